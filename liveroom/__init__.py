@@ -1,0 +1,3 @@
+"""liveroom: a real-time live-commerce server."""
+
+__version__ = "0.1.0"
