@@ -1,0 +1,232 @@
+"""Every setting of the server, once: its name, its default, its bounds and what it means.
+
+A setting comes from a flag, else from the environment (`LIVEROOM_` and the name), else from
+`liveroom.toml`, else from its default here. The dataclass is seen by the command line, the
+demo and the server alone; everything else is handed values. `docs/settings.md` is made from
+it. Names end in their unit: `_s` seconds (fractions are fine), `_max` a bound; 0 means no
+limit where the text says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import secrets
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from cyclopts import Parameter, validators
+
+ENV_PREFIX: Final = "LIVEROOM_"
+FILE: Final = Path("liveroom.toml")
+NO_LIMIT_MS: Final = 10 * 365 * 24 * 3600 * 1000
+"""What 0 stands for where a deadline needs a number: ten years."""
+
+_not_negative = validators.Number(gte=0)
+
+
+def _doc(text: str, *checks: Any) -> Parameter:
+    return Parameter(help=text, validator=checks)
+
+
+def _redis_url(_type: Any, value: str | None) -> None:
+    if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("Must start with redis://, rediss:// or unix://.")
+
+
+def _database_url(_type: Any, value: str | None) -> None:
+    if value is not None and not value.startswith(("sqlite:///", "postgresql://", "postgresql+")):
+        raise ValueError("Must start with sqlite:/// or postgresql://.")
+
+
+def _origins(_type: Any, values: tuple[str, ...]) -> None:
+    for value in values:
+        if "://" not in value or value.endswith("/"):
+            raise ValueError(f"{value!r} must be scheme://host or scheme://host:port.")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one server."""
+
+    # Where it listens and keeps things.
+    host: Annotated[str, _doc("The address to listen on.")] = "127.0.0.1"
+    port: Annotated[
+        int, _doc("The port; 0 takes a free one.", validators.Number(gte=0, lte=65535))
+    ] = 8000
+    workers: Annotated[
+        int, _doc("How many processes serve the port.", validators.Number(gte=1, lte=256))
+    ] = 1
+    data: Annotated[Path, _doc("The folder for the embedded stores and the made secret.")] = Path(
+        "liveroom-data"
+    )
+    redis_url: Annotated[
+        str | None,
+        _doc("Redis 7 or Valkey 8 and later; without it the embedded Valkey.", _redis_url),
+    ] = None
+    database_url: Annotated[
+        str | None,
+        _doc("SQLite or PostgreSQL; without it SQLite in the data folder.", _database_url),
+    ] = None
+
+    # Who may come in.
+    secret: Annotated[
+        str | None,
+        _doc("Signs tokens (HS256). Without it one is made in the data folder, mode 0600."),
+    ] = None
+    jwks_url: Annotated[
+        str | None, _doc("Takes tokens signed by these keys instead of the secret's.")
+    ] = None
+    allowed_origins: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Origins of pages on other hosts that may open a WebSocket, such as "
+            "https://shop.example.",
+            validator=_origins,
+            negative_iterable=(),
+        ),
+    ] = ()
+    sandbox: Annotated[
+        bool,
+        Parameter(
+            help="The sandbox: viewer tokens for all who ask, and payments at the press of a "
+            "button. Never with real money.",
+            negative_bool=(),
+        ),
+    ] = False
+
+    # How much one client, and all together, may ask for.
+    connections_max: Annotated[
+        int, _doc("Open connections of one process; 0: no limit.", _not_negative)
+    ] = 18_000
+    connections_per_address_max: Annotated[
+        int,
+        _doc("Open connections from one address to one process; 0: no limit.", _not_negative),
+    ] = 1000
+    handshakes_per_s_max: Annotated[
+        float, _doc("WebSocket handshakes a second of one process; 0: no limit.", _not_negative)
+    ] = 1000.0
+    message_rate_max: Annotated[
+        float, _doc("Commands a second on one connection; 0: no limit.", _not_negative)
+    ] = 50.0
+
+    # How long things last.
+    hold_ttl_s: Annotated[
+        float, _doc("How long units stay in a cart; 0: until they leave it.", _not_negative)
+    ] = 600.0
+    pay_within_s: Annotated[
+        float, _doc("How long an order waits for its payment; 0: for ever.", _not_negative)
+    ] = 900.0
+    closing_max_s: Annotated[
+        float,
+        _doc("How long an expired order waits for its payment provider's word.", _not_negative),
+    ] = 60.0
+    ping_interval_s: Annotated[
+        float,
+        _doc("Between two pings of a quiet connection, and for the pong.", validators.Number(gt=0)),
+    ] = 25.0
+    header_timeout_s: Annotated[
+        float, _doc("How long a connection may take over its headers.", validators.Number(gt=0))
+    ] = 10.0
+    drain_s: Annotated[
+        float,
+        _doc("After SIGTERM: how long /readyz answers 503 before the port closes.", _not_negative),
+    ] = 2.0
+    drain_spread_s: Annotated[
+        float,
+        _doc("After SIGTERM: over how long viewers are told to come back.", _not_negative),
+    ] = 5.0
+    shutdown_max_s: Annotated[
+        float,
+        _doc("After the port closed: how long running commands may take.", validators.Number(gt=0)),
+    ] = 10.0
+
+    # Fan-out.
+    tick_max_ms: Annotated[
+        int,
+        _doc(
+            "The longest a room gathers events before it writes them.",
+            validators.Number(gte=1, lte=5000),
+        ),
+    ] = 300
+    ring_max: Annotated[
+        int,
+        _doc(
+            "Logged events of a room kept in memory for those who return.",
+            validators.Number(gte=100),
+        ),
+    ] = 2000
+    socket_send_bytes: Annotated[
+        int, _doc("The kernel's send buffer for each connection.", validators.Number(gte=4096))
+    ] = 65_536
+
+    # What it says about itself.
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], _doc("The least that is logged.")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "plain", "json"],
+        _doc("Log lines for people or for machines; auto: plain on a terminal."),
+    ] = "auto"
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Addresses whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+            negative_iterable=(),
+        ),
+    ] = ("127.0.0.1", "::1")
+
+    def database(self) -> str:
+        """The database's URL: the one that was set, or SQLite in the data folder."""
+        return self.database_url or f"sqlite:///{self.data.absolute() / 'liveroom.db'}"
+
+
+class Documented(NamedTuple):
+    """One setting, as the documentation shows it."""
+
+    name: str
+    flag: str
+    variable: str
+    default: Any
+    text: str
+
+
+def documented() -> Iterator[Documented]:
+    """Every setting with its flag, its environment variable, its default and its text."""
+    hints = typing.get_type_hints(Settings, include_extras=True)
+    for field in dataclasses.fields(Settings):
+        parameter = next(m for m in hints[field.name].__metadata__ if isinstance(m, Parameter))
+        yield Documented(
+            name=field.name,
+            flag="--" + field.name.replace("_", "-"),
+            variable=ENV_PREFIX + field.name.upper(),
+            default=field.default,
+            text=str(parameter.help),
+        )
+
+
+def limit_ms(seconds: float) -> int:
+    """A duration of the settings in milliseconds; 0, no limit, becomes ten years."""
+    return max(1, round(seconds * 1000)) if seconds > 0 else NO_LIMIT_MS
+
+
+def secret_in(data: Path) -> str:
+    """The secret that signs tokens where none was set: made once, kept with mode 0600.
+
+    Two processes that ask at the same moment get the same one.
+    """
+    path = data / "secret"
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not path.exists():
+        fresh = data / f".secret.{os.getpid()}"
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(48))
+        with contextlib.suppress(FileExistsError):  # another process was faster: take its secret
+            os.link(fresh, path)
+        fresh.unlink()
+    return path.read_text().strip()
