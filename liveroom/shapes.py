@@ -172,3 +172,33 @@ class You(Shape):
     id: str
     name: str
     roles: list[str]
+
+
+class Shop(Shape):
+    """A merchant's shop."""
+
+    id: str
+    name: str
+    created_at: int
+
+
+class Creator(Shape):
+    """A creator with the roles held now (buyer, manager, clerk) and the number of fans."""
+
+    id: str
+    name: str
+    created_at: int
+    roles: list[str] = []
+    followers: int = 0
+
+
+class Note(Shape):
+    """What a creator wrote, with the products and needs it is about."""
+
+    id: str
+    creator: str
+    title: str
+    text: str
+    created_at: int
+    products: list[str] = []
+    needs: list[str] = []
