@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
+import re
 import secrets
 import typing
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ FILE: Final = Path("liveroom.toml")
 NO_LIMIT_MS: Final = 10 * 365 * 24 * 3600 * 1000
 """What 0 stands for where a deadline needs a number: ten years."""
 
+_HIDDEN: Final = "(hidden)"
 _not_negative = validators.Number(gte=0)
 
 
@@ -82,6 +85,8 @@ class Settings:
     jwks_url: Annotated[
         str | None, _doc("Takes tokens signed by these keys instead of the secret's.")
     ] = None
+    issuer: Annotated[str | None, _doc("What `iss` of every token must be, where set.")] = None
+    audience: Annotated[str | None, _doc("What `aud` of every token must be, where set.")] = None
     allowed_origins: Annotated[
         tuple[str, ...],
         Parameter(
@@ -183,7 +188,7 @@ class Settings:
 
     def database(self) -> str:
         """The database's URL: the one that was set, or SQLite in the data folder."""
-        return self.database_url or f"sqlite:///{self.data.absolute() / 'liveroom.db'}"
+        return self.database_url or f"sqlite:///{self.data.expanduser().resolve() / 'liveroom.db'}"
 
 
 class Documented(NamedTuple):
@@ -208,6 +213,43 @@ def documented() -> Iterator[Documented]:
             default=field.default,
             text=str(parameter.help),
         )
+
+
+def template() -> str:
+    """A settings file that changes nothing: every setting commented out, with its text."""
+    head = f"# Settings of liveroom. Flags and {ENV_PREFIX}* variables come before this file.\n"
+    lines = [
+        f"\n# {one.text}\n# {one.name} = {_toml(_shown(one.default))}\n" for one in documented()
+    ]
+    return head + "".join(lines)
+
+
+def as_toml(settings: Settings) -> str:
+    """The settings in force, without secrets; what is not set is left out."""
+    values = {one.name: getattr(settings, one.name) for one in documented()}
+    if values["secret"] is not None:
+        values["secret"] = _HIDDEN
+    for name in ("redis_url", "database_url"):
+        if values[name] is not None:
+            values[name] = re.sub(r"//[^/@]*@", f"//{_HIDDEN}@", values[name])
+    return "".join(
+        f"{name} = {_toml(value)}\n" for name, value in values.items() if value is not None
+    )
+
+
+def _shown(default: Any) -> Any:
+    return "" if default is None else default
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, int | float):
+        return repr(value)
+    # A basic string of TOML escapes as JSON does.
+    return json.dumps(str(value), ensure_ascii=False)
 
 
 def limit_ms(seconds: float) -> int:

@@ -1,0 +1,250 @@
+"""The command line: `liveroom serve`, `demo`, `bench`, `audit`, `token` and their kin.
+
+Every command that touches a server takes the server's settings. Exit codes: 0 done, 1 a
+check failed, 2 bad usage or configuration, with one line that names the setting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import cyclopts
+from cyclopts import App, Parameter, validators
+from cyclopts.config import Env, Toml
+from rich.console import Console
+
+from liveroom import __version__, logs, server, settings, supervisor
+from liveroom.auth import Auth
+from liveroom.errors import LiveroomError
+from liveroom.settings import Settings
+
+DONE: Final = 0
+FAILED: Final = 1
+BAD_USAGE: Final = 2
+
+_TRUTH: Final = ("true", "false", "1", "0")
+_DEMO_DATA: Final = Path("liveroom-data/demo")
+
+app = App(
+    name="liveroom",
+    help="A live-commerce server: everybody sees it now, and nobody is sold what is not there.",
+    version=__version__,
+    result_action="return_value",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    tokens = _with_joined_truth(sys.argv[1:] if arguments is None else arguments)
+    try:
+        tokens = _with_sources(tokens)
+        code = app(tokens, print_error=False, exit_on_error=False)
+    except (cyclopts.CycloptsError, supervisor.BadSetting) as error:
+        return _bad_usage(str(error))
+    except LiveroomError as error:
+        return _bad_usage(f"{error.message} ({error.code})")
+    except KeyboardInterrupt:
+        return DONE
+    return DONE if code is None else int(code)
+
+
+@app.command
+def serve(chosen: Settings | None = None, /) -> None:
+    """Serve rooms until SIGTERM or Ctrl-C, then drain."""
+    supervisor.serve(chosen or Settings(), lambda url: print(f"liveroom: {url}", flush=True))
+
+
+@app.command
+def demo(
+    chosen: Settings | None = None,
+    /,
+    *,
+    crowd: Annotated[
+        int,
+        Parameter(help="How many bots talk and buy.", validator=validators.Number(gte=0)),
+    ] = 60,
+    fresh: Annotated[
+        bool, Parameter(help="Forget the last demo and start over.", negative_bool=())
+    ] = False,
+) -> None:
+    """Open a seeded shop and a live room with a crowd in it, all embedded, and keep running."""
+    used = chosen or Settings()
+    if used.data == Settings.data:
+        used = replace(used, data=_DEMO_DATA)
+    importlib.import_module("liveroom.demo").run(
+        replace(used, sandbox=True), crowd=crowd, fresh=fresh
+    )
+
+
+@app.command(config=(), help_flags=[])
+def bench(
+    *tokens: Annotated[str, Parameter(allow_leading_hyphen=True, help="See `--help`.")],
+) -> int:
+    """Load a server and measure it; `liveroom bench --help` lists the scenarios."""
+    try:
+        scenarios = importlib.import_module("bench.cli")
+    except ModuleNotFoundError as missing:
+        if missing.name not in {"bench", "bench.cli"}:
+            raise
+        return _bad_usage("bench: the scenarios are in the source tree; run this in a clone of it")
+    return int(scenarios.main(list(tokens)))
+
+
+@app.command
+def audit(
+    chosen: Settings | None = None,
+    /,
+    *,
+    json: Annotated[bool, Parameter(help="Print one JSON object.", negative_bool=())] = False,
+) -> int:
+    """Check every invariant of stock, orders and money; may run beside a live server."""
+    used = _quiet(chosen)
+    report = asyncio.run(server.audit(used))
+    if json:
+        print(dumps(report))
+    else:
+        _print_report(report)
+    return DONE if report["ok"] else FAILED
+
+
+@app.command
+def token(
+    chosen: Settings | None = None,
+    /,
+    *,
+    sub: Annotated[str, Parameter(help="The member's id.")],
+    name: Annotated[str | None, Parameter(help="The name others see; the id without it.")] = None,
+    role: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="admin, merchant:SHOP, host:ROOM or moderator:ROOM; may be repeated.",
+            negative_iterable=(),
+        ),
+    ] = (),
+    ttl: Annotated[
+        float, Parameter(help="How many seconds it is good for.", validator=validators.Number(gt=0))
+    ] = 86_400.0,
+) -> None:
+    """Print a token signed with the server's secret."""
+    used = _quiet(chosen)
+    auth = Auth(
+        used.secret or settings.secret_in(used.data), issuer=used.issuer, audience=used.audience
+    )
+    print(auth.issue(sub, name=name or sub, roles=list(role), ttl_s=ttl))
+
+
+@app.command
+def export(
+    what: Annotated[Literal["orders", "messages"], Parameter(help="What to export.")],
+    chosen: Settings | None = None,
+    /,
+    *,
+    room: Annotated[str | None, Parameter(help="Of this room alone.")] = None,
+) -> None:
+    """Write orders or messages as CSV to standard output."""
+    asyncio.run(server.export(_quiet(chosen), what, room, sys.stdout))
+
+
+config = App(name="config", help="Make, check or show the settings.")
+app.command(config)
+
+
+@config.command(config=())
+def init(path: Path = settings.FILE) -> int:
+    """Write a file with every setting, its text and its default, all commented out."""
+    try:
+        with path.open("x") as file:
+            file.write(settings.template())
+    except FileExistsError:
+        return _bad_usage(f"{path} exists; it is left as it is")
+    print(f"wrote {path}")
+    return DONE
+
+
+@config.command
+def check(chosen: Settings | None = None, /) -> None:
+    """Read every source of settings and say whether they can be used."""
+    _quiet(chosen)
+    print("ok")
+
+
+@config.command
+def show(chosen: Settings | None = None, /) -> None:
+    """Print the settings in force; the secret and passwords are not shown."""
+    print(settings.as_toml(_quiet(chosen)), end="")
+
+
+db = App(name="db", help="Look after the database.")
+app.command(db)
+
+
+@db.command
+def upgrade(chosen: Settings | None = None, /) -> None:
+    """Bring the database's tables up to this version; `serve` does it by itself."""
+    server.upgrade(_quiet(chosen))
+    print("the database is up to date")
+
+
+def _quiet(chosen: Settings | None) -> Settings:
+    """The settings of a command that prints its answer: only faults are logged."""
+    used = chosen or Settings()
+    logs.configure("error", used.log_format)
+    return used
+
+
+def _with_sources(tokens: list[str]) -> list[str]:
+    """Take `--config FILE` out of the arguments, and name where settings come from."""
+    path = Path(os.environ.get("LIVEROOM_CONFIG") or settings.FILE)
+    named = "LIVEROOM_CONFIG" in os.environ
+    rest: list[str] = []
+    words = iter(tokens)
+    for word in words:
+        flag, _, value = word.partition("=")
+        if flag == "--config":
+            path, named = Path(value or next(words, "")), True
+        else:
+            rest.append(word)
+    if named and not path.is_file():
+        raise supervisor.BadSetting(f"--config: there is no file {str(path)!r}")
+    app.config = (
+        Env(settings.ENV_PREFIX, command=False),
+        Toml(path, use_commands_as_keys=False),
+    )
+    return rest
+
+
+def _with_joined_truth(arguments: Sequence[str]) -> list[str]:
+    """Let `--sandbox true` mean `--sandbox=true`."""
+    flags = {one.flag for one in settings.documented() if isinstance(one.default, bool)}
+    joined: list[str] = []
+    for word in arguments:
+        if joined and joined[-1] in flags and word.lower() in _TRUTH:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _bad_usage(message: str) -> int:
+    line = " ".join(message.split())
+    print(f"liveroom: {line}", file=sys.stderr)
+    return BAD_USAGE
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for name, check_ in report["checks"].items():
+        passed = check_["ok"]
+        word = "not checked" if passed is None else "ok" if passed else "FAILED"
+        console.print(f"{name:<4} {word:<12} {check_.get('checked', 0)} checked")
+        for failure in check_.get("failures", ()):
+            console.print(f"     {failure}", markup=False)
+    console.print("all sums agree" if report["ok"] else "the sums above do not agree")

@@ -1,0 +1,167 @@
+"""The settings: one source each for flags, environment, file and documentation."""
+
+from __future__ import annotations
+
+import stat
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from liveroom import cli, settings
+from liveroom.settings import Settings
+
+
+@pytest.fixture
+def shown(tmp_path, monkeypatch, capsys):
+    """What `liveroom config show` says in an empty folder, as a dict."""
+    monkeypatch.chdir(tmp_path)
+
+    def show(*arguments: str) -> dict[str, object]:
+        assert cli.main(["config", "show", *arguments]) == 0
+        return tomllib.loads(capsys.readouterr().out)
+
+    return show
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """The line with which `liveroom config check` refuses the arguments."""
+    monkeypatch.chdir(tmp_path)
+
+    def check(*arguments: str) -> str:
+        assert cli.main(["config", "check", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1, "a refusal is one line"
+        return said
+
+    return check
+
+
+def test_flag_beats_environment_beats_file_beats_default(shown, monkeypatch):
+    """Flags come before LIVEROOM_* variables, these before the file, and this before defaults."""
+    assert shown()["port"] == 8000
+    Path("liveroom.toml").write_text("port = 1\nhold_ttl_s = 1.5\nworkers = 3\n")
+    assert shown()["port"] == 1
+    monkeypatch.setenv("LIVEROOM_PORT", "2")
+    assert shown()["port"] == 2
+    found = shown("--port", "3")
+    assert (found["port"], found["hold_ttl_s"], found["workers"]) == (3, 1.5, 3)
+
+
+def test_config_names_another_file(shown, refused, monkeypatch):
+    """`--config` and LIVEROOM_CONFIG name a settings file; a file that is named must be there."""
+    Path("other.toml").write_text("port = 7\n")
+    assert shown("--config", "other.toml")["port"] == 7
+    monkeypatch.setenv("LIVEROOM_CONFIG", "other.toml")
+    assert shown()["port"] == 7
+    assert "--config" in refused("--config=nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--sandbox"], True),
+        (["--sandbox=true"], True),
+        (["--sandbox", "true"], True),
+        (["--sandbox", "1"], True),
+        (["--sandbox", "false"], False),
+        (["--sandbox", "0"], False),
+        ([], False),
+    ],
+)
+def test_truth_is_written_as_true_false_1_or_0(shown, arguments, expected):
+    """A boolean setting takes true, false, 1 and 0, after a space too, and alone means true."""
+    assert shown(*arguments)["sandbox"] is expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1", True), ("0", False), ("true", True)])
+def test_truth_in_the_environment(shown, monkeypatch, text, expected):
+    """The same words serve in the environment."""
+    monkeypatch.setenv("LIVEROOM_SANDBOX", text)
+    assert shown()["sandbox"] is expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--port", "70000"], "--port"),
+        (["--port", "many"], "--port"),
+        (["--workers", "0"], "--workers"),
+        (["--hold-ttl-s", "-1"], "--hold-ttl-s"),
+        (["--redis-url", "localhost"], "--redis-url"),
+        (["--database-url", "mysql://x"], "--database-url"),
+        (["--allowed-origins", "shop.example"], "--allowed-origins"),
+        (["--log-level", "loud"], "--log-level"),
+        (["--prot", "1"], "--prot"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_named(refused, arguments, named):
+    """Bad usage exits 2 with one line that names the setting."""
+    assert named in refused(*arguments)
+
+
+def test_a_variable_or_key_that_does_not_fit_is_named(refused, monkeypatch):
+    """So do a bad variable, a bad value in the file, an unknown key, and a broken file."""
+    file = Path("liveroom.toml")
+    file.write_text('port = "x"\n')
+    assert "port" in refused()
+    file.write_text("prot = 1\n")
+    assert "prot" in refused()
+    file.write_text("port =\n")
+    assert "TOML" in refused()
+    file.unlink()
+    monkeypatch.setenv("LIVEROOM_PORT", "x")
+    assert "LIVEROOM_PORT" in refused()
+
+
+def test_template_holds_every_setting_and_changes_none(shown):
+    """`config init` writes each setting, commented out; uncommented it is the default."""
+    assert cli.main(["config", "init"]) == 0
+    text = Path("liveroom.toml").read_text()
+    for field in fields(Settings):
+        assert f"\n# {field.name} = " in text
+    assert "port" not in tomllib.loads(text)
+    lines = [line.removeprefix("# ") for line in text.splitlines() if " = " in line]
+    live = [line for line in lines if not line.endswith('= ""')]
+    defaults = {f.name: f.default for f in fields(Settings)}
+    for name, value in tomllib.loads("\n".join(live)).items():
+        default = defaults[name]
+        assert value == (list(default) if isinstance(default, tuple) else _plain(default))
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
+def test_init_leaves_a_file_alone(shown, capsys):
+    """`config init` never writes over a file."""
+    Path("liveroom.toml").write_text("port = 5\n")
+    assert cli.main(["config", "init"]) == 2
+    assert Path("liveroom.toml").read_text() == "port = 5\n"
+
+
+def test_show_hides_secrets(shown):
+    """Neither the secret nor a password in a URL is shown."""
+    url = "redis://user:geheim@host/0"
+    found = shown("--secret", "geheim", "--redis-url", url)
+    assert "geheim" not in str(found)
+    assert found["redis_url"] == "redis://(hidden)@host/0"
+
+
+def test_no_limit_is_a_number_where_a_deadline_needs_one():
+    """0 seconds mean no limit; a fraction below a millisecond does not become one."""
+    assert settings.limit_ms(0) == settings.NO_LIMIT_MS
+    assert settings.limit_ms(0.0001) == 1
+    assert settings.limit_ms(1.5) == 1500
+
+
+def test_secret_is_made_once_and_kept_private(tmp_path):
+    """The made secret stays the same, and only its owner may read it."""
+    first = settings.secret_in(tmp_path / "data")
+    assert settings.secret_in(tmp_path / "data") == first
+    assert len(first) >= 32
+    mode = (tmp_path / "data" / "secret").stat().st_mode
+    assert stat.S_IMODE(mode) == 0o600
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["secret"]
