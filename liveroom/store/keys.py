@@ -1,0 +1,77 @@
+"""Every name in Redis, in one place. No script builds a key.
+
+The hash tag is the partition: all keys of a room, and the channel its events leave on, lie in
+one slot, so that one script may touch them and Redis Cluster needs no other names.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final
+
+ROOM_PARTITIONS: Final = 64
+"""How many channels rooms share. It is part of the names: changing it begins every log anew."""
+
+
+def partition(room: str) -> int:
+    """The partition of a room: the same on every node and in every release."""
+    return zlib.crc32(room.encode()) % ROOM_PARTITIONS
+
+
+def partition_run(part: int) -> str:
+    """A hash: the run id of the server the partition's logs belong to, and their generation."""
+    return f"lr:{{r{part:02d}}}:run"
+
+
+def room_channel(part: int) -> str:
+    """Where the events of a partition's rooms leave (sharded pub/sub)."""
+    return f"lr:{{r{part:02d}}}:channel"
+
+
+def _room(room: str, what: str) -> str:
+    return f"lr:{{r{partition(room):02d}}}:{room}:{what}"
+
+
+def room_log(room: str) -> str:
+    """A hash: epoch, seq and n of the log, pinned products, versioned fields."""
+    return _room(room, "log")
+
+
+def room_events(room: str) -> str:
+    """A stream: the last logged events; the id of an entry is `<seq>-0`."""
+    return _room(room, "events")
+
+
+def room_messages(room: str) -> str:
+    """A stream: the last messages; the id of an entry is `<n>-0`."""
+    return _room(room, "messages")
+
+
+def room_reactions(room: str) -> str:
+    """A hash: how often each kind of reaction was sent."""
+    return _room(room, "reactions")
+
+
+def room_viewers(room: str) -> str:
+    """A hash: viewers of each node, with the time the count lapses."""
+    return _room(room, "viewers")
+
+
+def room_once(room: str, operation: str) -> str:
+    """A string: what was published for this operation, so that it is published once."""
+    return _room(room, f"once:{operation}")
+
+
+def direct_channel() -> str:
+    """Where events for single members leave; every node listens."""
+    return "lr:{direct}:channel"
+
+
+def stock_channel(part: int) -> str:
+    """Where a stock partition tells what is left; every node listens."""
+    return f"lr:{{s{part}}}:channel"
+
+
+def first_answer(member: str, key: str) -> str:
+    """A string: the first answer to a member's command with this idempotency key."""
+    return f"lr:answer:{member}:{key}"

@@ -1,0 +1,322 @@
+"""The first schema: every table of the house as it began."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Make every table."""
+    op.create_table(
+        "creators",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_creators")),
+    )
+    op.create_table(
+        "facts",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_facts")),
+    )
+    op.create_table(
+        "fences",
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("mark", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("partition", name=op.f("pk_fences")),
+    )
+    op.create_table(
+        "leases",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("holder", sa.Text(), nullable=False),
+        sa.Column("until", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_leases")),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("body", sa.JSON(), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("done_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(
+        "ix_outbox_open",
+        "outbox",
+        ["due_at"],
+        unique=False,
+        sqlite_where=sa.text("done_at IS NULL"),
+    )
+    op.create_table(
+        "payment_events",
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("event", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("payment", sa.Text(), nullable=True),
+        sa.Column("body", sa.JSON(), nullable=False),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.Column("applied_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("provider", "event", name=op.f("pk_payment_events")),
+    )
+    op.create_table(
+        "shops",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_shops")),
+    )
+    op.create_table(
+        "void_holds",
+        sa.Column("hold", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("hold", name=op.f("pk_void_holds")),
+    )
+    op.create_table(
+        "creator_roles",
+        sa.Column("creator", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("since", sa.BigInteger(), nullable=False),
+        sa.Column("until", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["creator"], ["creators.id"], name=op.f("fk_creator_roles_creator")
+        ),
+        sa.PrimaryKeyConstraint("creator", "role", "since", name=op.f("pk_creator_roles")),
+    )
+    op.create_table(
+        "follows",
+        sa.Column("creator", sa.Text(), nullable=False),
+        sa.Column("member", sa.Text(), nullable=False),
+        sa.Column("since", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["creator"], ["creators.id"], name=op.f("fk_follows_creator")),
+        sa.PrimaryKeyConstraint("creator", "member", name=op.f("pk_follows")),
+    )
+    op.create_index("ix_follows_member", "follows", ["member"], unique=False)
+    op.create_table(
+        "notes",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("creator", sa.Text(), nullable=False),
+        sa.Column("title", sa.Text(), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("products", sa.JSON(), nullable=False),
+        sa.Column("needs", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["creator"], ["creators.id"], name=op.f("fk_notes_creator")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_notes")),
+    )
+    op.create_index("ix_notes_creator", "notes", ["creator", "created_at"], unique=False)
+    op.create_table(
+        "products",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("shop", sa.Text(), nullable=False),
+        sa.Column("title", sa.Text(), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("needs", sa.JSON(), nullable=False),
+        sa.Column("picture", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["shop"], ["shops.id"], name=op.f("fk_products_shop")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_products")),
+    )
+    op.create_index("ix_products_shop", "products", ["shop", "created_at"], unique=False)
+    op.create_table(
+        "rooms",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("title", sa.Text(), nullable=False),
+        sa.Column("host", sa.Text(), nullable=False),
+        sa.Column("shop", sa.Text(), nullable=True),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("paused", sa.Boolean(), nullable=False),
+        sa.Column("stream", sa.JSON(), nullable=True),
+        sa.Column("settings", sa.JSON(), nullable=False),
+        sa.Column("v", sa.BigInteger(), nullable=False),
+        sa.Column("pinned", sa.JSON(), nullable=False),
+        sa.Column("pinned_epoch", sa.Text(), nullable=True),
+        sa.Column("pinned_seq", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("opened_at", sa.BigInteger(), nullable=True),
+        sa.Column("closed_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["shop"], ["shops.id"], name=op.f("fk_rooms_shop")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_rooms")),
+    )
+    op.create_index("ix_rooms_state", "rooms", ["state", "created_at"], unique=False)
+    op.create_table(
+        "moderation_log",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("room", sa.Text(), nullable=False),
+        sa.Column("by", sa.Text(), nullable=False),
+        sa.Column("act", sa.Text(), nullable=False),
+        sa.Column("member", sa.Text(), nullable=True),
+        sa.Column("message", sa.Text(), nullable=True),
+        sa.Column("text", sa.Text(), nullable=True),
+        sa.Column("why", sa.Text(), nullable=True),
+        sa.Column("until", sa.BigInteger(), nullable=True),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["room"], ["rooms.id"], name=op.f("fk_moderation_log_room")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_moderation_log")),
+    )
+    op.create_index("ix_moderation_log_room", "moderation_log", ["room", "at"], unique=False)
+    op.create_table(
+        "orders",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("room", sa.Text(), nullable=False),
+        sa.Column("buyer", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("content", sa.Text(), nullable=False),
+        sa.Column("total_minor", sa.BigInteger(), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("placed_at", sa.BigInteger(), nullable=False),
+        sa.Column("pay_by", sa.BigInteger(), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["room"], ["rooms.id"], name=op.f("fk_orders_room")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_orders")),
+    )
+    op.create_index("ix_orders_buyer", "orders", ["buyer", "placed_at"], unique=False)
+    op.create_index(
+        "ix_orders_due",
+        "orders",
+        ["pay_by"],
+        unique=False,
+        sqlite_where=sa.text("state IN ('placed', 'closing')"),
+        postgresql_where=sa.text("state IN ('placed', 'closing')"),
+    )
+    op.create_index("ix_orders_room", "orders", ["room", "placed_at"], unique=False)
+    op.create_table(
+        "shelf",
+        sa.Column("room", sa.Text(), nullable=False),
+        sa.Column("product", sa.Text(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["product"], ["products.id"], name=op.f("fk_shelf_product")),
+        sa.ForeignKeyConstraint(["room"], ["rooms.id"], name=op.f("fk_shelf_room")),
+        sa.PrimaryKeyConstraint("room", "product", name=op.f("pk_shelf")),
+    )
+    op.create_index("ix_shelf_product", "shelf", ["product"], unique=False)
+    op.create_table(
+        "skus",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("product", sa.Text(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=True),
+        sa.Column("price_minor", sa.BigInteger(), nullable=False),
+        sa.Column("limit_per_buyer", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(["product"], ["products.id"], name=op.f("fk_skus_product")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_skus")),
+    )
+    op.create_index("ix_skus_product", "skus", ["product"], unique=False)
+    op.create_table(
+        "payments",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("order", sa.Text(), nullable=False),
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("reference", sa.Text(), nullable=True),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("amount_minor", sa.BigInteger(), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["order"], ["orders.id"], name=op.f("fk_payments_order")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_payments")),
+    )
+    op.create_index("ix_payments_order", "payments", ["order"], unique=False)
+    op.create_index(
+        "uq_payments_open",
+        "payments",
+        ["order"],
+        unique=True,
+        sqlite_where=sa.text("state = 'started'"),
+        postgresql_where=sa.text("state = 'started'"),
+    )
+    op.create_index("uq_payments_reference", "payments", ["provider", "reference"], unique=True)
+    op.create_table(
+        "pools",
+        sa.Column("pool", sa.Text(), nullable=False),
+        sa.Column("sku", sa.Text(), nullable=False),
+        sa.Column("drop", sa.Text(), nullable=True),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("initial", sa.BigInteger(), nullable=False),
+        sa.Column("adjusted", sa.BigInteger(), nullable=False),
+        sa.Column("reserved", sa.BigInteger(), nullable=False),
+        sa.Column("sold", sa.BigInteger(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint(
+            "initial + adjusted >= reserved + sold", name=op.f("ck_pools_available")
+        ),
+        sa.CheckConstraint("reserved >= 0", name=op.f("ck_pools_reserved")),
+        sa.CheckConstraint("sold >= 0", name=op.f("ck_pools_sold")),
+        sa.ForeignKeyConstraint(["sku"], ["skus.id"], name=op.f("fk_pools_sku")),
+        sa.PrimaryKeyConstraint("pool", name=op.f("pk_pools")),
+    )
+    op.create_index("ix_pools_sku", "pools", ["sku"], unique=False)
+    op.create_table(
+        "buyer_taken",
+        sa.Column("pool", sa.Text(), nullable=False),
+        sa.Column("buyer", sa.Text(), nullable=False),
+        sa.Column("units", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("units >= 0", name=op.f("ck_buyer_taken_units")),
+        sa.ForeignKeyConstraint(["pool"], ["pools.pool"], name=op.f("fk_buyer_taken_pool")),
+        sa.PrimaryKeyConstraint("pool", "buyer", name=op.f("pk_buyer_taken")),
+    )
+    op.create_table(
+        "ledger",
+        sa.Column("pool", sa.Text(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("adjusted", sa.BigInteger(), nullable=False),
+        sa.Column("reserved", sa.BigInteger(), nullable=False),
+        sa.Column("sold", sa.BigInteger(), nullable=False),
+        sa.Column("available_after", sa.BigInteger(), nullable=False),
+        sa.Column("order", sa.Text(), nullable=True),
+        sa.Column("hold", sa.Text(), nullable=True),
+        sa.Column("operation", sa.Text(), nullable=True),
+        sa.Column("why", sa.Text(), nullable=True),
+        sa.CheckConstraint("available_after >= 0", name=op.f("ck_ledger_available_after")),
+        sa.ForeignKeyConstraint(["pool"], ["pools.pool"], name=op.f("fk_ledger_pool")),
+        sa.PrimaryKeyConstraint("pool", "seq", name=op.f("pk_ledger")),
+    )
+    op.create_index("ix_ledger_order", "ledger", ["order"], unique=False)
+    op.create_index("uq_ledger_operation", "ledger", ["pool", "operation"], unique=True)
+    op.create_table(
+        "order_lines",
+        sa.Column("order", sa.Text(), nullable=False),
+        sa.Column("line", sa.Integer(), nullable=False),
+        sa.Column("pool", sa.Text(), nullable=False),
+        sa.Column("sku", sa.Text(), nullable=False),
+        sa.Column("drop", sa.Text(), nullable=True),
+        sa.Column("qty", sa.Integer(), nullable=False),
+        sa.Column("price_minor", sa.BigInteger(), nullable=False),
+        sa.Column("hold", sa.Text(), nullable=False),
+        sa.Column("restocked", sa.Integer(), nullable=False),
+        sa.CheckConstraint("qty > 0", name=op.f("ck_order_lines_qty")),
+        sa.CheckConstraint(
+            "restocked >= 0 AND restocked <= qty", name=op.f("ck_order_lines_restocked")
+        ),
+        sa.ForeignKeyConstraint(["order"], ["orders.id"], name=op.f("fk_order_lines_order")),
+        sa.ForeignKeyConstraint(["pool"], ["pools.pool"], name=op.f("fk_order_lines_pool")),
+        sa.PrimaryKeyConstraint("order", "line", name=op.f("pk_order_lines")),
+        sa.UniqueConstraint("hold", name=op.f("uq_order_lines_hold")),
+    )
+    op.create_index("ix_order_lines_pool", "order_lines", ["pool"], unique=False)
+    op.create_table(
+        "refunds",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("payment", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("amount_minor", sa.BigInteger(), nullable=False),
+        sa.Column("why", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["payment"], ["payments.id"], name=op.f("fk_refunds_payment")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_refunds")),
+    )
+    op.create_index("ix_refunds_payment", "refunds", ["payment"], unique=False)

@@ -1,0 +1,182 @@
+"""Redis connections and Lua scripts, and how their failures become errors of the house.
+
+Nothing here retries: a lost reply says nothing about whether a script ran. The one exception
+is NOSCRIPT, which says that it did not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import msgpack  # type: ignore[import-untyped]
+import redis.exceptions
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from liveroom.errors import FAMILIES, LiveroomError, Unavailable, error
+
+LUA: Final = Path(__file__).parent / "lua"
+COMMAND_TIMEOUT_S: Final = 1.5
+CONNECTIONS_MAX: Final = 32
+BATCH_CALLS_MAX: Final = 1000
+REDIS_VERSION_MIN: Final = 7
+
+# First words of error replies that pass by themselves (redis.io/docs, "Error replies").
+_AWAY: Final = frozenset(
+    {"ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "MOVED", "NOREPLICAS"}
+    | {"OOM", "READONLY", "TRYAGAIN"}
+)
+_PART: Final = re.compile(r"^-- part: (\w+)\n", re.MULTILINE)
+
+
+class StoreUnfit(Exception):
+    """The Redis at this URL may not be used; the message says which setting must change."""
+
+
+def pack(value: Any) -> bytes:
+    """`value` as msgpack that Lua can read too: its cmsgpack knows no bin type, only strings."""
+    return msgpack.packb(value, use_bin_type=False)  # type: ignore[no-any-return]
+
+
+def unpack(packed: bytes) -> Any:
+    """What `pack` or Lua packed, its strings as text: they must all be UTF-8."""
+    return msgpack.unpackb(packed, strict_map_key=False)
+
+
+def unpack_raw(packed: bytes) -> Any:
+    """What `pack` or Lua packed, its strings as bytes: for what holds packed values itself."""
+    return msgpack.unpackb(packed, raw=True, strict_map_key=False)
+
+
+def connect(url: str, *, connections_max: int = CONNECTIONS_MAX) -> Redis:
+    """A client for commands: 1.5 s for each, no retries, a bounded pool that is waited for."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections_max,
+        timeout=COMMAND_TIMEOUT_S,
+        socket_timeout=COMMAND_TIMEOUT_S,
+        socket_connect_timeout=COMMAND_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+    )
+    return Redis.from_pool(pool)
+
+
+def connect_subscriber(url: str) -> Redis:
+    """A client for a listening connection: it may be silent for as long as it likes."""
+    pool: ConnectionPool = ConnectionPool.from_url(
+        url,
+        socket_timeout=None,
+        socket_connect_timeout=COMMAND_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+    )
+    return Redis.from_pool(pool)
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Redis failures leave as errors of the house: `store_down`, or the word a script replied."""
+    try:
+        yield
+    except (redis.exceptions.RedisError, OSError) as cause:
+        raise house_error(cause) from cause
+
+
+def house_error(cause: Exception) -> Exception:
+    """The error of the house for a Redis failure; a fault of a script stays what it is."""
+    if isinstance(cause, LiveroomError):
+        return cause
+    if isinstance(cause, redis.exceptions.ResponseError):
+        words = str(cause).removeprefix("ERR ").split()
+        word = words[0] if words else ""
+        if any(word in family.codes for family in FAMILIES):
+            return error(word)
+        if word not in _AWAY and type(cause) is redis.exceptions.ResponseError:
+            return cause
+    return Unavailable("store_down")
+
+
+@cache
+def _source(name: str) -> str:
+    """The text of `lua/<name>.lua`; a line `-- part: x` is replaced by `lua/parts/x.lua`."""
+    text = (LUA / f"{name}.lua").read_text(encoding="utf-8")
+    return _PART.sub(lambda m: (LUA / "parts" / f"{m[1]}.lua").read_text(encoding="utf-8"), text)
+
+
+class Script:
+    """A script of `lua/`, called by its digest and loaded where a server does not know it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.source = _source(name)
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(self, client: Redis, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """What the script returns.
+
+        Raises:
+            LiveroomError: the word the script replied, or `store_down`.
+        """
+        with store_errors():
+            try:
+                return await client.evalsha(self.sha, len(keys), *keys, *args)
+            except redis.exceptions.NoScriptError:
+                return await client.eval(self.source, len(keys), *keys, *args)
+
+    async def each(
+        self, client: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]
+    ) -> list[Any]:
+        """One answer for each call, in one round trip; an answer may be an exception.
+
+        Calls stand alone: one that fails changes nothing for the others.
+        """
+        with store_errors():
+            answers = await self._pipeline(client, calls)
+            missing = [
+                at for at, a in enumerate(answers) if isinstance(a, redis.exceptions.NoScriptError)
+            ]
+            if missing:
+                await client.script_load(self.source)
+                again = await self._pipeline(client, [calls[at] for at in missing])
+                for at, answer in zip(missing, again, strict=True):
+                    answers[at] = answer
+        return [house_error(a) if isinstance(a, Exception) else a for a in answers]
+
+    async def _pipeline(
+        self, client: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]
+    ) -> list[Any]:
+        async with client.pipeline(transaction=False) as pipe:
+            for keys, args in calls:
+                pipe.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
+            return await pipe.execute(raise_on_error=False)
+
+
+async def run_id(client: Redis) -> str:
+    """The run id of the server: it changes with every start of it."""
+    with store_errors():
+        return str((await client.info("server"))["run_id"])
+
+
+async def check_policy(client: Redis) -> None:
+    """Refuse a Redis that forgets by itself, or that is too old for sharded pub/sub.
+
+    Raises:
+        StoreUnfit: with the setting that must change.
+        Unavailable: `store_down` when it does not answer.
+    """
+    with store_errors():
+        memory, server = await client.info("memory"), await client.info("server")
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise StoreUnfit(f"Redis has maxmemory-policy {policy}; it must be noeviction")
+    version = str(server["redis_version"])
+    if int(version.split(".", maxsplit=1)[0]) < REDIS_VERSION_MIN:
+        raise StoreUnfit(f"Redis is {version}; it must be {REDIS_VERSION_MIN}.0 or newer")
