@@ -1,0 +1,424 @@
+"""The backplane: a room's events in order, from any node to every node.
+
+`publish` is one script call for each room and batch: it takes the room's next `seq`, stores
+the event and sends it, in one step. Publishing is batched while busy over all rooms of the
+node, one round trip for a batch. What the script is told of an item, and what it sends of an
+event, is in `lua/room_publish.lua`; events' data cross Lua as packed text it never opens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+
+from liveroom.batching import Batcher
+from liveroom.clock import Clock
+from liveroom.errors import error
+from liveroom.events import Event, Position
+from liveroom.metrics import counters
+from liveroom.store import keys, scripts
+from liveroom.store.listener import Listener
+from liveroom.store.scripts import Script, pack, unpack, unpack_raw
+
+BATCH_MAX: Final = 256
+WAITING_MAX: Final = 20_000
+MESSAGES_SHOWN: Final = 50
+READ_MAX: Final = 1001
+VIEWERS_TTL_S: Final = 30
+ANSWER_TTL_S: Final = 24 * 3600
+
+
+class Item(msgspec.Struct):
+    """One thing to publish in a room.
+
+    `event` may be a logged, chat or state event. With `react` or `watch` its data are made
+    by the store. `pin` puts a product last on the pinned list, whose oldest leaves over three
+    with an event of its own; `unpin` takes one off: for a product.unpinned event it must be
+    pinned (`not_found`), for any other the store adds that event where it was. `set` keeps
+    versioned fields, `{name: (v, value)}`: the higher v stays, and where the event's data has
+    that name it tells the newest. `remove` is a message's id (`not_found` if gone). `once` is
+    an operation's id: within 24 h the same one is published once, and gets the first answer.
+    """
+
+    event: Event
+    pin: str | None = None
+    unpin: str | None = None
+    set: dict[str, tuple[int, Any]] | None = None
+    remove: str | None = None
+    react: dict[str, int] | None = None
+    watch: tuple[str, int] | None = None  # node, viewers on it
+    once: str | None = None
+
+
+class Batch(msgspec.Struct):
+    """What subscribers get: events of one room in the order of the log."""
+
+    room: str
+    epoch: str
+    events: list[Event]
+
+
+class RoomState(NamedTuple):
+    """A room as the store knows it, in one step. A pair's second half is its `v`."""
+
+    position: Position
+    n: int
+    fields: dict[str, tuple[int, Any]]
+    pinned: list[str]
+    messages: list[dict[str, Any]]
+    reactions: tuple[dict[str, int], int]
+    viewers: tuple[int, int]
+
+
+class Backplane:
+    """One node's way to all nodes. Made with a command client and a listening client.
+
+    Errors everywhere: `Unavailable` `store_down` where the store is away. A publication that
+    ends so may or may not have happened; an item with `once` can be given again.
+    """
+
+    def __init__(self, client: Redis, subscriber: Redis, clock: Clock) -> None:
+        self._client: Any = client  # its methods are typed for sync and async at once
+        self._clock = clock
+        self._publish = Script("room_publish")
+        self._read = Script("room_read")
+        self._position = Script("room_position")
+        self._adopt = Script("room_adopt")
+        self._batcher: Batcher[tuple[str, Item], list[Event]] = Batcher(
+            self._publish_batch, size_max=BATCH_MAX, waiting_max=WAITING_MAX
+        )
+        self._directs: Batcher[Event, None] = Batcher(
+            self._direct_batch, size_max=BATCH_MAX, waiting_max=WAITING_MAX
+        )
+        self._rooms: Counter[str] = Counter()
+        self._partitions: Counter[int] = Counter()
+        self._listener = Listener(subscriber, heed=self._heed, on_reset=self._reset)
+
+    # ── listening ─────────────────────────────────────────────────────────────────────────
+
+    async def start(
+        self,
+        on_batch: Callable[[Batch], None],
+        on_direct: Callable[[list[Event]], None],
+        on_stock: Callable[[list[tuple[str, int, int]]], None],
+        on_reset: Callable[[], None],
+        *,
+        stock_partitions: int = 1,
+    ) -> None:
+        """Hear direct events and stock from now on, and the rooms that are subscribed to.
+
+        Args:
+            on_batch: called with each batch of a subscribed room.
+            on_direct: called with direct events for any member.
+            on_stock: called with `(pool, left, v)` of each gate that changed.
+            on_reset: called when messages may have been lost: compare positions.
+            stock_partitions: how many stock channels there are.
+        """
+        self._on_batch, self._on_direct = on_batch, on_direct
+        self._on_stock, self._on_reset = on_stock, on_reset
+        self._stock_channels = {keys.stock_channel(part) for part in range(stock_partitions)}
+        await self._listener.start([keys.direct_channel(), *sorted(self._stock_channels)])
+
+    async def subscribe(self, room: str) -> None:
+        """Hear the room: what is published after this returns will come. Calls are counted."""
+        part = keys.partition(room)
+        self._rooms[room] += 1
+        self._partitions[part] += 1
+        try:
+            await self._listener.add(keys.room_channel(part))
+        except BaseException:
+            await self.unsubscribe(room)
+            raise
+
+    async def unsubscribe(self, room: str) -> None:
+        """Take one subscription back; its partition is left with the last room of it."""
+        part = keys.partition(room)
+        self._rooms[room] -= 1
+        self._partitions[part] -= 1
+        if not self._rooms[room]:
+            del self._rooms[room]
+        if not self._partitions[part]:
+            await self._listener.remove(keys.room_channel(part))
+
+    def _reset(self) -> None:
+        self._on_reset()
+
+    def _heed(self, channel: str, payload: bytes) -> None:
+        if channel in self._stock_channels:
+            self._on_stock([(pool, left, v) for pool, left, v in unpack(payload)])
+        elif channel == keys.direct_channel():
+            self._on_direct([_direct_event(*row) for row in unpack_raw(payload)])
+        else:
+            self._heed_room(payload)
+
+    def _heed_room(self, payload: bytes) -> None:
+        room, epoch, rows = unpack_raw(payload)
+        name = room.decode()
+        if self._rooms[name]:
+            events = _events(epoch.decode(), rows)
+            lag_s = max(0, self._clock.now_ms() - events[-1].at) / 1000
+            counters.publish_lag_seconds.observe(lag_s)
+            self._on_batch(Batch(name, epoch.decode(), events))
+
+    # ── publishing ────────────────────────────────────────────────────────────────────────
+
+    async def publish(self, room: str, item: Item) -> list[Event]:
+        """The events the item became, with their seq or n; the store's own come first.
+
+        Raises:
+            Invalid: `not_found`, see `Item`.
+            Unavailable: `store_down`, or `overloaded` when too many wait.
+        """
+        return await self._batcher.submit((room, item))
+
+    async def direct(self, events: Iterable[Event]) -> None:
+        """Send events with `to` to their members' connections, on whatever node."""
+        await asyncio.gather(*(self._directs.submit(event) for event in events))
+
+    async def count_viewers(self, room: str, node: str, viewers: int) -> None:
+        """Tell this node's viewers of a room; lapses after 30 s unless told again.
+
+        Where the sum over all nodes changed, viewers.counted goes out.
+        """
+        event = Event("viewers.counted", {}, self._clock.now_ms())
+        await self.publish(room, Item(event, watch=(node, viewers)))
+
+    async def _publish_batch(
+        self, batch: Sequence[tuple[str, Item]]
+    ) -> list[list[Event] | Exception]:
+        rooms: dict[str, list[int]] = {}
+        for at, (room, _) in enumerate(batch):
+            rooms.setdefault(room, []).append(at)
+        now_ms = self._clock.now_ms()
+        replies = await self._publish.each(
+            self._client,
+            [_call(room, [batch[at][1] for at in ats], now_ms) for room, ats in rooms.items()],
+        )
+        counters.publish_batches += len(rooms)
+        counters.events_published += len(batch)
+        answers: dict[int, list[Event] | Exception] = {}
+        for ats, reply in zip(rooms.values(), replies, strict=True):
+            answers.update(zip(ats, _answers(reply, len(ats)), strict=True))
+        return [answers[at] for at in range(len(batch))]
+
+    async def _direct_batch(self, batch: Sequence[Event]) -> list[None]:
+        payload = pack([[event.to, _blob(event, event.data)] for event in batch])
+        with scripts.store_errors():
+            await self._client.execute_command("SPUBLISH", keys.direct_channel(), payload)
+        return [None] * len(batch)
+
+    # ── reading ───────────────────────────────────────────────────────────────────────────
+
+    async def position(self, rooms: Sequence[str]) -> dict[str, Position]:
+        """Where each room's log stands, in one round trip; a lost log begins anew by it."""
+        calls = [_position_call(room, Position("", 0), 0) for room in rooms]
+        replies = await self._position.each(self._client, calls)
+        found = {}
+        for room, reply in zip(rooms, replies, strict=True):
+            if isinstance(reply, Exception):
+                raise reply
+            found[room] = Position(reply[0].decode(), reply[1])
+        return found
+
+    async def read(self, room: str, since: Position, limit: int = READ_MAX) -> list[Event] | None:
+        """The logged events after `since`, oldest first, at most `limit`.
+
+        None where the epoch differs, `since` is ahead of the log, or one of them is gone.
+        """
+        epoch, seq, rows = await self._position(self._client, *_position_call(room, since, limit))
+        if epoch.decode() != since.epoch or since.seq > seq:
+            return None
+        events = [_logged(entry, fields) for entry, fields in rows]
+        expected = range(since.seq + 1, since.seq + 1 + min(limit, seq - since.seq))
+        return events if [event.seq for event in events] == list(expected) else None
+
+    async def room_state(self, room: str) -> RoomState:
+        """The room's state and position, in one step; a lost log begins anew by it."""
+        epoch, seq, n, flat, messages, reactions = await self._read(
+            self._client, _room_keys(room), [_fresh_epoch(), MESSAGES_SHOWN]
+        )
+        log = _pairs(flat)
+        fields = {
+            name[2:].decode(): (int(v), unpack(log[b"f:" + name[2:]]))
+            for name, v in log.items()
+            if name.startswith(b"v:")
+        }
+        pinned = log.get(b"pinned", b"").decode()
+        return RoomState(
+            position=Position(epoch.decode(), seq),
+            n=n,
+            fields=fields,
+            pinned=pinned.split(",") if pinned else [],
+            messages=[_message(entry, row).data for entry, row in reversed(messages)],
+            reactions=(
+                {kind.decode(): int(count) for kind, count in _pairs(reactions).items()},
+                int(log.get(b"reactions_v", 0)),
+            ),
+            viewers=(int(log.get(b"viewers", 0)), int(log.get(b"viewers_v", 0))),
+        )
+
+    async def message(self, room: str, message: str) -> dict[str, Any] | None:
+        """One of the room's last 200 messages, or None."""
+        n = message.rpartition("-")[2]
+        if not (n.isascii() and n.isdigit()):
+            return None
+        with scripts.store_errors():
+            rows = await self._client.xrange(keys.room_messages(room), f"{n}-0", f"{n}-0")
+        for entry, row in rows:
+            found = _message(entry, [part for pair in row.items() for part in pair]).data
+            if found["id"] == message:
+                return found
+        return None
+
+    # ── first answers ─────────────────────────────────────────────────────────────────────
+
+    async def remember(self, member: str, key: str, content: str, answer: Any) -> None:
+        """Keep the first answer to a member's command with an idempotency key for 24 h."""
+        with scripts.store_errors():
+            await self._client.set(
+                keys.first_answer(member, key), pack([content, answer]), ex=ANSWER_TTL_S, nx=True
+            )
+
+    async def recall(self, member: str, key: str) -> tuple[str, Any] | None:
+        """The content and first answer kept for this member and key, or None."""
+        with scripts.store_errors():
+            first = await self._client.get(keys.first_answer(member, key))
+        return None if first is None else tuple(unpack(first))
+
+    # ── life ──────────────────────────────────────────────────────────────────────────────
+
+    async def run_id(self) -> str:
+        """The store's run id, to be kept with the mark of a planned stop."""
+        return await scripts.run_id(self._client)
+
+    async def adopt(self, before: str) -> None:
+        """Let the logs of the run `before` go on, which ended as planned: nothing was lost."""
+        calls = [([keys.partition_run(part)], [before]) for part in range(keys.ROOM_PARTITIONS)]
+        for reply in await self._adopt.each(self._client, calls):
+            if isinstance(reply, Exception):
+                raise reply
+
+    async def close(self) -> None:
+        """Answer what was submitted, then end the listening. The clients stay the caller's."""
+        await self._batcher.close()
+        await self._directs.close()
+        await self._listener.close()
+
+
+def _fresh_epoch() -> str:
+    return secrets.token_hex(4)
+
+
+def _room_keys(room: str) -> list[str]:
+    names = (
+        keys.room_log,
+        keys.room_events,
+        keys.room_messages,
+        keys.room_reactions,
+        keys.room_viewers,
+    )
+    return [keys.partition_run(keys.partition(room)), *(name(room) for name in names)]
+
+
+def _position_call(room: str, since: Position, limit: int) -> tuple[list[str], list[Any]]:
+    return _room_keys(room)[:3], [_fresh_epoch(), since.epoch, since.seq, limit]
+
+
+def _call(room: str, items: Sequence[Item], now_ms: int) -> tuple[list[str], list[Any]]:
+    once: list[str] = []
+    told = [_told(item, once) for item in items]
+    names = [*_room_keys(room), keys.room_channel(keys.partition(room))]
+    names += [keys.room_once(room, operation) for operation in once]
+    return names, [room, _fresh_epoch(), now_ms, pack(told)]
+
+
+def _told(item: Item, once: list[str]) -> dict[str, Any]:
+    """The item as room_publish.lua reads it: e blob, c class, set {name: {v, value, tell}}."""
+    event, fields = item.event, item.set or {}
+    delivery = event.delivery
+    data = {name: value for name, value in event.data.items() if name not in fields}
+    told: dict[str, Any] = {"c": delivery.value}
+    if item.react is not None:
+        told["react"] = item.react
+    elif item.watch is not None:
+        node, viewers = item.watch
+        told["watch"] = {"node": node, "viewers": viewers, "ttl_s": VIEWERS_TTL_S}
+    else:
+        told["e"] = _blob(event, data)
+    if fields:
+        told["set"] = {
+            name: {"v": v, "value": pack(value), "tell": name in event.data}
+            for name, (v, value) in fields.items()
+        }
+    if item.pin is not None:
+        told["pin"] = item.pin
+    if item.unpin is not None:
+        told["unpin"], told["must"] = item.unpin, event.name == "product.unpinned"
+    if item.remove is not None:
+        told["remove"] = item.remove
+    if item.once is not None:
+        once.append(item.once)
+        told["once"] = len(once)
+    return told
+
+
+def _blob(event: Event, data: dict[str, Any]) -> bytes:
+    return pack([event.name, event.at, data])
+
+
+def _answers(reply: Any, count: int) -> list[list[Event] | Exception]:
+    if isinstance(reply, Exception):
+        return [reply] * count
+    return [
+        error(row.decode()) if isinstance(row, bytes) else _events(row[0].decode(), row[1])
+        for row in unpack_raw(reply)
+    ]
+
+
+def _events(epoch: str, rows: Iterable[dict[bytes, Any]]) -> list[Event]:
+    return [
+        _event(row[b"e"], epoch=epoch, seq=row.get(b"s"), n=row.get(b"n"), newest=row.get(b"f"))
+        for row in rows
+    ]
+
+
+def _event(
+    blob: bytes,
+    *,
+    epoch: str = "",
+    seq: int | None = None,
+    n: int | None = None,
+    newest: dict[bytes, bytes] | None = None,
+) -> Event:
+    name, at, data = unpack(blob)
+    for field, value in (newest or {}).items():
+        data[field.decode()] = unpack(value)
+    if n is not None:
+        data |= {"id": f"{epoch}-{n}", "n": n}
+    return Event(name, data, at, seq=seq, n=n)
+
+
+def _direct_event(to: bytes, blob: bytes) -> Event:
+    name, at, data = unpack(blob)
+    return Event(name, data, at, to=to.decode())
+
+
+def _logged(entry: bytes, row: list[bytes]) -> Event:
+    parts = _pairs(row)
+    newest = {name[2:]: value for name, value in parts.items() if name.startswith(b"f:")}
+    return _event(parts[b"e"], seq=int(entry.partition(b"-")[0]), newest=newest)
+
+
+def _message(entry: bytes, row: list[bytes]) -> Event:
+    parts = _pairs(row)
+    return _event(parts[b"e"], epoch=parts[b"epoch"].decode(), n=int(entry.partition(b"-")[0]))
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -1,0 +1,21 @@
+-- The pinned products, oldest first, as one text: "p1,p2". Ids hold no comma.
+local function without(pinned, product)
+  local left = {}
+  for id in string.gmatch(pinned, '[^,]+') do
+    if id ~= product then left[#left + 1] = id end
+  end
+  return table.concat(left, ','), left
+end
+
+local function is_pinned(pinned, product)
+  return string.find(',' .. pinned .. ',', ',' .. product .. ',', 1, true) ~= nil
+end
+
+-- The new list, and the products that had to leave for it.
+local function pin(pinned, product, most)
+  local _, list = without(pinned, product)
+  local left = {}
+  list[#list + 1] = product
+  while #list > most do left[#left + 1] = table.remove(list, 1) end
+  return table.concat(list, ','), left
+end

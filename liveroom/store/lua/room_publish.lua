@@ -1,0 +1,77 @@
+-- Publish a batch of one room's items, in order.
+--
+-- Guarantees: logged events take the room's next seq and messages its next n, without gap;
+--   they are stored and leave in this one step. An item that is refused changes nothing and
+--   stops no other. A versioned field only grows, and an event tells its newest value. An
+--   item with a `once` key is published once; later it gets the first answer again.
+-- Keys: run, log, events, messages, reactions, viewers, channel, then one for each `once`
+-- Arguments: room, fresh epoch, time in ms, items (msgpack; see backplane.py)
+-- Returns: msgpack [word or [epoch, [event]] for each item]
+-- Emits: msgpack [room, epoch, [event]], once for the batch; event {e, s?, n?, f?}
+local run_key, log_key, events_key, messages_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local reactions_key, viewers_key, channel, once_keys = KEYS[5], KEYS[6], KEYS[7], 7
+local room, fresh, at, items = ARGV[1], ARGV[2], tonumber(ARGV[3]), cmsgpack.unpack(ARGV[4])
+local EVENTS_MIN, MESSAGES_MIN, PINNED_MAX, KEPT_S, ONCE_S = 1000, 200, 3, 30 * 86400, 86400
+-- part: room_log
+-- part: room_state
+-- part: room_pins
+local log, answers, published = open_log(run_key, log_key, events_key, fresh), {}, {}
+
+local function emit(told, blob, class, fields)
+  local event, row = { e = blob, f = fields }, { 'e', blob }
+  for name, value in pairs(fields or {}) do
+    row[#row + 1], row[#row + 2] = 'f:' .. name, value
+  end
+  if class == 'logged' then
+    log.seq = log.seq + 1
+    event.s = log.seq
+    redis.call('XADD', events_key, 'MAXLEN', '~', EVENTS_MIN, log.seq .. '-0', unpack(row))
+  elseif class == 'chat' then
+    log.n = log.n + 1
+    event.n = log.n
+    redis.call('XADD', messages_key, 'MAXLEN', '~', MESSAGES_MIN, log.n .. '-0',
+      'epoch', log.epoch, unpack(row))
+  end
+  told[#told + 1], published[#published + 1] = event, event
+end
+
+local function unpinned(product)
+  return cmsgpack.pack({ 'product.unpinned', at, { product = product } })
+end
+
+local function refusal(item)
+  if item.remove and gone(log, messages_key, item.remove) then return 'not_found' end
+  if item.unpin and item.must and not is_pinned(log.pinned, item.unpin) then return 'not_found' end
+end
+
+local function carry_out(item)
+  local told, blob, left = {}, item.e, {}
+  if item.remove then redis.call('XDEL', messages_key, string.match(item.remove, '%d+$') .. '-0') end
+  if item.unpin and is_pinned(log.pinned, item.unpin) then
+    log.pinned = without(log.pinned, item.unpin)
+    if not item.must then emit(told, unpinned(item.unpin), 'logged') end
+  end
+  if item.pin then log.pinned, left = pin(log.pinned, item.pin, PINNED_MAX) end
+  for _, product in ipairs(left) do emit(told, unpinned(product), 'logged') end
+  if item.react then blob = react(log_key, reactions_key, item.react, at) end
+  if item.watch then blob = count_viewers(log_key, viewers_key, item.watch, at) end
+  if blob then emit(told, blob, item.c, newest(log_key, item.set)) end
+  return { log.epoch, told }
+end
+
+for i, item in ipairs(items) do
+  local once_key = item.once and KEYS[once_keys + item.once]
+  local first = once_key and redis.call('GET', once_key)
+  answers[i] = first and cmsgpack.unpack(first) or refusal(item)
+  if not answers[i] then
+    -- From here on it must succeed.
+    answers[i] = carry_out(item)
+    if once_key then redis.call('SET', once_key, cmsgpack.pack(answers[i]), 'EX', ONCE_S) end
+  end
+end
+redis.call('HSET', log_key, 'seq', log.seq, 'n', log.n, 'pinned', log.pinned)
+for i = 2, 6 do redis.call('EXPIRE', KEYS[i], KEPT_S) end
+if #published > 0 then
+  redis.call('SPUBLISH', channel, cmsgpack.pack({ room, log.epoch, published }))
+end
+return cmsgpack.pack(answers)
