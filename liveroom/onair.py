@@ -1,0 +1,230 @@
+"""The rooms this node shows now: their pictures, and what the node sums up for them.
+
+A picture begins when the hub first needs the room and ends when the last viewer has left.
+Stock comes in for SKUs and goes out to the rooms whose shelf shows them; taps and viewers
+are counted here and cross Redis once a beat, whatever the crowd does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from liveroom import shapes
+from liveroom.clock import Clock
+from liveroom.errors import Invalid, LiveroomError, Unavailable
+from liveroom.events import Event
+from liveroom.picture import Picture
+from liveroom.rooms import Facts, Rooms
+from liveroom.store.backplane import Backplane, Item
+
+BEAT_S: Final = 1.0
+"""How often `beat` should be called: taps, viewers and stock are at most this old."""
+COMPARE_BEATS: Final = 5
+KINDS_MAX: Final = 32
+"""How many kinds of reaction one room knows."""
+
+log = structlog.get_logger(__name__)
+
+Left = Callable[[Sequence[str]], Awaitable[Mapping[str, tuple[int, int]]]]
+
+
+class Audience(Protocol):
+    """What the hub lends: who watches, and a way to all of them."""
+
+    def state(self, room: str, event: Event) -> None:
+        """Pass a state event to the room's viewers on this node."""
+        ...
+
+    def viewers(self, room: str) -> int:
+        """How many watch the room on this node."""
+        ...
+
+
+class OnAir:
+    """The node's rooms. `left` reads what the gates of pools have left, and their `v`."""
+
+    def __init__(
+        self, rooms: Rooms, backplane: Backplane, clock: Clock, *, node: str, left: Left
+    ) -> None:
+        self._rooms = rooms
+        self._backplane = backplane
+        self._clock = clock
+        self._node = node
+        self._left = left
+        self._audience: Audience | None = None
+        self._pictures: dict[str, Picture] = {}
+        self._showing: dict[str, set[str]] = {}
+        self._taps: dict[str, dict[str, int]] = {}
+        self._beats = 0
+
+    def attach(self, audience: Audience) -> None:
+        """Take the hub, which needs `picture` before it can be lent."""
+        self._audience = audience
+
+    # ── pictures ──────────────────────────────────────────────────────────────────────────
+
+    async def picture(self, room: str) -> Picture:
+        """A fresh picture that is kept up to date from now on; `not_found` without a room."""
+        picture = await self.draw(room)
+        picture.on_shelf = self._index
+        self._pictures[room] = picture
+        self._index(picture)
+        return picture
+
+    async def draw(self, room: str) -> Picture:
+        """The room as SQL, the log and the gates have it now; `not_found` without a room."""
+        known = await self._rooms.facts(room)
+        state = await self._backplane.room_state(room)
+        if known.pinned and known.pinned_epoch != state.position.epoch:
+            await self._pin_again(known)
+            state = await self._backplane.room_state(room)
+        picture = Picture(
+            position=state.position,
+            n=state.n,
+            room=known.room.builtin(),
+            shelf=[product.builtin() for product in known.shelf],
+            pinned=state.pinned,
+            messages=state.messages,
+            viewers=state.viewers,
+            reactions=state.reactions,
+        )
+        for event in await self._stock_events(picture.skus):
+            picture.apply(event)
+        return picture
+
+    def forget(self, room: str) -> None:
+        """Drop the picture of a room that nobody watches here any more."""
+        self._pictures.pop(room, None)
+        self._taps.pop(room, None)
+        self._reindex()
+
+    def shown(self, room: str) -> Picture | None:
+        """The room's picture, while somebody watches it here."""
+        return self._pictures.get(room)
+
+    async def facts(self, room: str) -> tuple[shapes.Room, Mapping[str, str]]:
+        """The room, and for each SKU of its shelf whether it is `on` or `visible`.
+
+        Cheap for a room on air, from SQL for others; `not_found` where there is none.
+        """
+        picture = self._pictures.get(room)
+        if picture is not None:
+            return picture.shape, picture.selling
+        known = await self._rooms.facts(room)
+        return known.room, known.selling
+
+    async def room(self, room: str) -> shapes.Room:
+        """The room: cheap for one on air, from SQL for others; `not_found` where there is none."""
+        picture = self._pictures.get(room)
+        return picture.shape if picture is not None else await self._rooms.show(room)
+
+    async def _pin_again(self, known: Facts) -> None:
+        """The log was lost and begun anew: bring back the pins that SQL remembers."""
+        shelf = {product.id: product for product in known.shelf}
+        for product in known.pinned:
+            if product in shelf:
+                await self._rooms.pin(known.room.id, product)
+
+    # ── stock ─────────────────────────────────────────────────────────────────────────────
+
+    def stock_changed(self, changes: Iterable[tuple[str, int, int]]) -> None:
+        """Pass `(pool, left, v)` on to every room here whose shelf shows the SKU."""
+        for pool, left, v in changes:
+            kind, _, sku = pool.partition(":")
+            for room in self._showing.get(sku, ()) if kind == "sku" else ():
+                data = {"sku": sku, "left": left, "v": v}
+                self._pass_on(room, Event("stock.changed", data, self._clock.now_ms()))
+
+    async def _stock_events(self, skus: Iterable[str]) -> list[Event]:
+        try:
+            found = await self._left([f"sku:{sku}" for sku in skus])
+        except Unavailable as fault:
+            # A room without numbers is better than no room; the next beat asks again.
+            log.info("stock_unread", code=fault.code)
+            return []
+        at = self._clock.now_ms()
+        return [
+            Event("stock.changed", {"sku": pool[4:], "left": left, "v": v}, at)
+            for pool, (left, v) in found.items()
+        ]
+
+    def _pass_on(self, room: str, event: Event) -> None:
+        if self._audience is not None:
+            self._audience.state(room, event)
+
+    def _index(self, _picture: Picture) -> None:
+        self._reindex()
+
+    def _reindex(self) -> None:
+        self._showing = {}
+        for room, picture in self._pictures.items():
+            for sku in picture.skus:
+                self._showing.setdefault(sku, set()).add(room)
+
+    # ── the beat ──────────────────────────────────────────────────────────────────────────
+
+    async def tap(self, room: str, kind: str, count: int) -> None:
+        """Add to the taps of a kind; they are told with the next beat.
+
+        A room knows 32 kinds: one more is `bad_argument`.
+        """
+        taps = self._taps.setdefault(room, {})
+        if kind not in taps:
+            picture = self._pictures.get(room)
+            state = await self._backplane.room_state(room) if picture is None else None
+            known = state.reactions[0] if state is not None else picture.reactions
+            if len({*known, *taps, kind}) > KINDS_MAX:
+                raise Invalid("bad_argument", "This room knows enough kinds of reaction.")
+        taps[kind] = taps.get(kind, 0) + count
+
+    async def beat(self) -> None:
+        """Tell taps and viewers, read stock again; every few beats compare rooms with SQL.
+
+        Each part's failure is logged and its own: a beat never stops the next.
+        """
+        self._beats += 1
+        await self._each("taps", self._tell_taps())
+        await self._each("viewers", self._tell_viewers())
+        await self._each("stock", self._read_stock())
+        if self._beats % COMPARE_BEATS == 0:
+            await self._each("compare", self._compare())
+
+    async def _each(self, part: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except LiveroomError as fault:
+            log.warning("beat_failed", part=part, code=fault.code)
+
+    async def _tell_taps(self) -> None:
+        taps, self._taps = self._taps, {}
+        at = self._clock.now_ms()
+        items = [
+            (room, Item(event=Event("reactions.counted", {}, at), react=counts))
+            for room, counts in taps.items()
+        ]
+        await asyncio.gather(*(self._backplane.publish(room, item) for room, item in items))
+
+    async def _tell_viewers(self) -> None:
+        if self._audience is not None:
+            for room in list(self._pictures):
+                watching = self._audience.viewers(room)
+                await self._backplane.count_viewers(room, self._node, watching)
+
+    async def _read_stock(self) -> None:
+        for event in await self._stock_events(list(self._showing)):
+            sku, v = event.data["sku"], event.data["v"]
+            for room in self._showing.get(sku, ()):
+                known = self._pictures[room].stock.get(sku)
+                if known is None or known["v"] < v:
+                    self._pass_on(room, event)
+
+    async def _compare(self) -> None:
+        versions = await self._rooms.versions(list(self._pictures))
+        for room, v in versions.items():
+            picture = self._pictures.get(room)
+            if picture is not None and picture.v < v:
+                await self._rooms.reconcile(room)

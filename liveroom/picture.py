@@ -1,0 +1,184 @@
+"""A room as one node shows it: folded from a start and every event since.
+
+Nothing here awaits. A picture only moves forward: a logged event by its `seq`, a state event
+by its `v`, so that applying one twice or late changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from liveroom import shapes
+from liveroom.events import Event, Position
+
+MESSAGES_MAX: Final = 50
+MESSAGES_NOW: Final = 20
+PINNED_MAX: Final = 3
+
+Thing = dict[str, Any]
+
+
+class Picture:
+    """What a joiner of the room is shown, own things aside.
+
+    `on_shelf` is called with the picture whenever the SKUs it shows may have changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        position: Position,
+        n: int,
+        room: Thing,
+        shelf: Iterable[Thing],
+        pinned: Iterable[str],
+        messages: Iterable[Thing],
+        viewers: tuple[int, int] = (0, 0),
+        reactions: tuple[dict[str, int], int] = ({}, 0),
+        on_shelf: Callable[[Picture], None] | None = None,
+    ) -> None:
+        self.epoch, self.seq = position
+        self.n = n
+        self.room = room
+        self.shelf = list(shelf)
+        by_id = {product["id"]: product for product in self.shelf}
+        self.pinned = [by_id[product] for product in pinned if product in by_id]
+        self.messages: deque[Thing] = deque(messages, maxlen=MESSAGES_MAX)
+        self.stock: dict[str, Thing] = {}
+        self.viewers, self._viewers_v = viewers
+        self.reactions, self._reactions_v = reactions
+        self.on_shelf = on_shelf
+
+    @property
+    def v(self) -> int:
+        """The version of the room's rows this picture shows."""
+        return int(self.room["v"])
+
+    @property
+    def chat_per_s_max(self) -> int:
+        """How many messages a second the room shows; 0 shows all."""
+        return int(self.room.get("chat_per_s_max", 0))
+
+    @property
+    def shape(self) -> shapes.Room:
+        """The room as its type."""
+        return msgspec.convert(self.room, shapes.Room)
+
+    @property
+    def selling(self) -> dict[str, str]:
+        """For each SKU of the shelf whether it is `on` or `visible`."""
+        return {s["id"]: p.get("state", "on") for p in self.shelf for s in p["skus"]}
+
+    @property
+    def skus(self) -> set[str]:
+        """The SKUs the shelf shows."""
+        return {sku["id"] for product in self.shelf for sku in product["skus"]}
+
+    def apply(self, event: Event) -> None:
+        """Fold one event in; one that is not newer than the picture changes nothing."""
+        if event.seq is not None:
+            if event.seq <= self.seq:
+                return
+            self.seq = event.seq
+        fold = _FOLDS.get(event.name)
+        if fold is not None:
+            fold(self, event.data)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The snapshot of `room.join`, own things aside."""
+        return {
+            "room": self.room,
+            "shelf": list(self.shelf),
+            "pinned": list(self.pinned),
+            "coupons": [],
+            "messages": list(self.messages),
+            **self._state(),
+        }
+
+    def now(self) -> dict[str, Any]:
+        """What is not replayed to one who resumes, own things aside."""
+        return {"messages": list(self.messages)[-MESSAGES_NOW:], **self._state()}
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "stock": dict(self.stock),
+            "drops": [],
+            "viewers": self.viewers,
+            "reactions": dict(self.reactions),
+            "auction": None,
+        }
+
+    def _room(self, data: Thing) -> None:
+        if data["room"]["v"] >= self.room["v"]:
+            self.room = data["room"]
+
+    def _shelf(self, data: Thing) -> None:
+        self.shelf = data["shelf"]
+        by_id = {product["id"]: product for product in self.shelf}
+        self.pinned = [by_id.get(product["id"], product) for product in self.pinned]
+        shown = self.skus
+        self.stock = {sku: stock for sku, stock in self.stock.items() if sku in shown}
+        if self.on_shelf is not None:
+            self.on_shelf(self)
+
+    def _price(self, data: Thing) -> None:
+        # New objects: the old ones may be on their way to a joiner.
+        def priced(product: Thing) -> Thing:
+            if all(sku["id"] != data["sku"] for sku in product["skus"]):
+                return product
+            skus = [
+                sku | {"price_minor": data["price_minor"]} if sku["id"] == data["sku"] else sku
+                for sku in product["skus"]
+            ]
+            return product | {"skus": skus}
+
+        self.shelf = [priced(product) for product in self.shelf]
+        self.pinned = [priced(product) for product in self.pinned]
+
+    def _pin(self, data: Thing) -> None:
+        product = data["product"]
+        self.pinned = [pin for pin in self.pinned if pin["id"] != product["id"]] + [product]
+
+    def _unpin(self, data: Thing) -> None:
+        self.pinned = [pin for pin in self.pinned if pin["id"] != data["product"]]
+
+    def _say(self, data: Thing) -> None:
+        if data["n"] > self.n:
+            self.n = data["n"]
+            self.messages.append(data)
+
+    def _unsay(self, data: Thing) -> None:
+        kept = (message for message in self.messages if message["id"] != data["message"])
+        self.messages = deque(kept, maxlen=MESSAGES_MAX)
+
+    def _stock(self, data: Thing) -> None:
+        if "drop" not in data and data["v"] >= self.stock.get(data["sku"], data)["v"]:
+            self.stock[data["sku"]] = {"left": data["left"], "v": data["v"]}
+
+    def _viewers(self, data: Thing) -> None:
+        if data["v"] >= self._viewers_v:
+            self.viewers, self._viewers_v = data["viewers"], data["v"]
+
+    def _reactions(self, data: Thing) -> None:
+        if data["v"] >= self._reactions_v:
+            self.reactions, self._reactions_v = data["reactions"], data["v"]
+
+
+_FOLDS: Final[dict[str, Callable[[Picture, Thing], None]]] = {
+    "room.opened": Picture._room,  # noqa: SLF001 - the table of its own methods
+    "room.closed": Picture._room,  # noqa: SLF001
+    "room.changed": Picture._room,  # noqa: SLF001
+    "shelf.changed": Picture._shelf,  # noqa: SLF001
+    "price.changed": Picture._price,  # noqa: SLF001
+    "product.pinned": Picture._pin,  # noqa: SLF001
+    "product.unpinned": Picture._unpin,  # noqa: SLF001
+    "message.posted": Picture._say,  # noqa: SLF001
+    "message.removed": Picture._unsay,  # noqa: SLF001
+    "stock.changed": Picture._stock,  # noqa: SLF001
+    "viewers.counted": Picture._viewers,  # noqa: SLF001
+    "reactions.counted": Picture._reactions,  # noqa: SLF001
+}

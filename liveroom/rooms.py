@@ -1,0 +1,474 @@
+"""A live room: its rows, its shelf, what is said and shown in it.
+
+SQL first, then the log: a change is committed with the room's next `v`, and told with its
+fields under that `v`, so that two nodes that tell in the other order still end alike. What a
+crash kept from being told is told by `reconcile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+import structlog
+from sqlalchemy import Connection, Row, case, delete, insert, select, tuple_, update
+
+from liveroom import shapes, states
+from liveroom.auth import Member
+from liveroom.catalog import Page, Title, insert_new, one_product, products_by_id
+from liveroom.clock import Clock
+from liveroom.errors import Invalid, Refused, Unavailable
+from liveroom.events import Event
+from liveroom.ids import Id, new_id
+from liveroom.money import Price
+from liveroom.store import tables
+from liveroom.store.backplane import Backplane, Item
+from liveroom.store.database import Database, now_ms
+
+SHELF_MAX: Final = 200
+
+Url = Annotated[str, msgspec.Meta(pattern=r"^https?://\S+$", max_length=2000)]
+Seconds = Annotated[int, msgspec.Meta(ge=0, le=3600)]
+Rate = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
+
+log = structlog.get_logger(__name__)
+
+
+class NewStream(msgspec.Struct, kw_only=True):
+    """Where the video is."""
+
+    kind: Literal["hls", "whep", "youtube", "twitch", "owncast"]
+    url: Url
+    delay_ms: Annotated[int, msgspec.Meta(ge=0, le=120_000)] | None = None
+
+
+class NewRoom(msgspec.Struct, kw_only=True):
+    """The body that creates a room; its shelf starts with every product `on`."""
+
+    title: Title
+    host: Id
+    id: Id | None = None
+    shop: Id | None = None
+    stream: NewStream | None = None
+    shelf: Annotated[list[Id], msgspec.Meta(max_length=SHELF_MAX)] = []
+
+
+class RoomChange(msgspec.Struct, kw_only=True):
+    """What `room.set` and PATCH may change; what is left out stays."""
+
+    title: Title | msgspec.UnsetType = msgspec.UNSET
+    stream: NewStream | msgspec.UnsetType | None = msgspec.UNSET
+    slow_mode_s: Seconds | msgspec.UnsetType = msgspec.UNSET
+    chat_per_s_max: Rate | msgspec.UnsetType = msgspec.UNSET
+    members_only: bool | msgspec.UnsetType = msgspec.UNSET
+    guests: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class Facts(msgspec.Struct):
+    """A room and its shelf (what is `off` left out) as SQL had them at one moment."""
+
+    room: shapes.Room
+    shelf: list[shapes.Product]
+    pinned: list[str]
+    pinned_epoch: str | None
+
+    @property
+    def selling(self) -> dict[str, str]:
+        """For each SKU of the shelf whether it is `on` or `visible`."""
+        return {sku.id: product.state or "on" for product in self.shelf for sku in product.skus}
+
+
+class Rooms:
+    """The rooms' rows and their events. Who may do what is not asked here."""
+
+    def __init__(self, db: Database, backplane: Backplane, clock: Clock) -> None:
+        self._db = db
+        self._backplane = backplane
+        self._clock = clock
+
+    # ── reading ───────────────────────────────────────────────────────────────────────────
+
+    async def facts(self, room: str) -> Facts:
+        """The room, its shelf and its pins, or `not_found`."""
+        return await self._db.read(lambda conn: facts(conn, room))
+
+    async def show(self, room: str) -> shapes.Room:
+        """The room, or `not_found`."""
+        return await self._db.read(lambda conn: _room(conn, room))
+
+    async def rooms(self, *, state: str | None, after: str | None, limit: int) -> Page:
+        """Rooms: live ones first, then planned, then closed, each newest first."""
+        return await self._db.read(lambda conn: _page(conn, state, after, limit))
+
+    async def versions(self, rooms: Sequence[str]) -> dict[str, int]:
+        """The `v` of each of `rooms` that exists."""
+        query = select(tables.rooms.c.id, tables.rooms.c.v).where(tables.rooms.c.id.in_(rooms))
+        return await self._db.read(lambda conn: dict(conn.execute(query).tuples().all()))
+
+    # ── the room itself ───────────────────────────────────────────────────────────────────
+
+    async def create(self, new: NewRoom) -> shapes.Room:
+        """A planned room; `id_reused` when the id is taken, `not_found` without its parts."""
+        room_id = new.id or new_id()
+        stream = None if new.stream is None else msgspec.to_builtins(new.stream)
+
+        def write(conn: Connection) -> shapes.Room:
+            if new.shop is not None and not _exists(conn, tables.shops, new.shop):
+                raise Invalid("not_found", "There is no such shop.", data={"shop": new.shop})
+            row = {"id": room_id, "title": new.title, "host": new.host, "shop": new.shop}
+            row |= {"state": "planned", "paused": False, "stream": stream, "settings": {}, "v": 1}
+            row |= {"pinned": [], "pinned_seq": 0, "created_at": now_ms(conn)}
+            insert_new(conn, tables.rooms, row)
+            for product in new.shelf:
+                one_product(conn, product)
+            _write_shelf(conn, room_id, [(product, "on") for product in dict.fromkeys(new.shelf)])
+            return _room(conn, room_id)
+
+        return await self._db.write(write)
+
+    async def open(self, room: str) -> shapes.Room:
+        """Make a planned room live; `illegal_transition` from any other state."""
+        return await self._move(room, "live", "opened_at", "room.opened")
+
+    async def close(self, room: str) -> shapes.Room:
+        """Close a live room for good; payments of its orders go on."""
+        return await self._move(room, "closed", "closed_at", "room.closed")
+
+    async def set(self, room: str, change: RoomChange) -> shapes.Room:
+        """The room with `change` made; what is left out stays."""
+        given = {
+            name: value
+            for name, value in msgspec.structs.asdict(change).items()
+            if value is not msgspec.UNSET
+        }
+        values = {name: given.pop(name) for name in ("title", "stream") if name in given}
+        if values.get("stream") is not None:
+            values["stream"] = msgspec.to_builtins(values["stream"])
+
+        def write(conn: Connection) -> shapes.Room:
+            row = _locked(self._db, conn, room)
+            return _change(conn, row, **values, settings=row.settings | given)
+
+        return await self._told("room.changed", await self._db.write(write))
+
+    async def pause(self, room: str, *, paused: bool) -> shapes.Room:
+        """Stop or go on selling: after the answer no order of the room is placed while paused."""
+
+        def write(conn: Connection) -> shapes.Room:
+            row = _locked(self._db, conn, room)
+            return _room(conn, room) if row.paused == paused else _change(conn, row, paused=paused)
+
+        return await self._told("room.changed", await self._db.write(write))
+
+    async def _move(self, room: str, state: str, at: str, event: str) -> shapes.Room:
+        def write(conn: Connection) -> shapes.Room:
+            row = _locked(self._db, conn, room)
+            after = states.move("room", row.state, state)
+            return _change(conn, row, **{"state": after, at: now_ms(conn)})
+
+        return await self._told(event, await self._db.write(write))
+
+    async def _told(self, event: str, room: shapes.Room) -> shapes.Room:
+        data = {"room": room.builtin()}
+        await self._tell(room.id, event, data, set={"room": (room.v, data["room"])})
+        return room
+
+    # ── the shelf ─────────────────────────────────────────────────────────────────────────
+
+    async def put(
+        self, room: str, product: str, *, position: int | None, state: str | None
+    ) -> list[shapes.Product]:
+        """Put a product on the shelf, or move it there; the shelf as viewers see it then.
+
+        `position` counts from 1; without it a new product goes last and an old one stays.
+        """
+
+        def write(conn: Connection) -> Facts:
+            row = _locked(self._db, conn, room)
+            one_product(conn, product)
+            entries = _entries(conn, room)
+            old = next((i for i, entry in enumerate(entries) if entry[0] == product), None)
+            was = "on" if old is None else entries.pop(old)[1]
+            place = position - 1 if position is not None else len(entries) if old is None else old
+            entries.insert(place, (product, state or was))
+            if len(entries) > SHELF_MAX:
+                raise Invalid("bad_argument", f"A shelf holds at most {SHELF_MAX} products.")
+            _write_shelf(conn, room, entries)
+            _change(conn, row)
+            return facts(conn, room)
+
+        return await self._shelved(await self._db.write(write), gone=product)
+
+    async def take(self, room: str, product: str) -> list[shapes.Product]:
+        """Take a product off the shelf, and its pin with it; the shelf as viewers see it then."""
+
+        def write(conn: Connection) -> Facts:
+            row = _locked(self._db, conn, room)
+            entries = _entries(conn, room)
+            if all(entry[0] != product for entry in entries):
+                raise Invalid("not_found", "It is not on this shelf.", data={"product": product})
+            _write_shelf(conn, room, [entry for entry in entries if entry[0] != product])
+            _change(conn, row)
+            return facts(conn, room)
+
+        return await self._shelved(await self._db.write(write), gone=product)
+
+    async def set_price(self, sku: str, price_minor: Price) -> shapes.Sku:
+        """Commit a SKU's price; `tell_price` follows, once the gate has it too."""
+
+        def write(conn: Connection) -> shapes.Sku:
+            # Rooms first and sorted: a shelf and a price must not wait for each other.
+            for room in sorted(_rooms_showing(conn, sku)):
+                _change(conn, _locked(self._db, conn, room))
+            named = update(tables.skus).where(tables.skus.c.id == sku)
+            if conn.execute(named.values(price_minor=price_minor)).rowcount == 0:
+                raise Invalid("not_found", "There is no such SKU.", data={"sku": sku})
+            row = conn.execute(select(tables.skus).where(tables.skus.c.id == sku)).one()
+            return shapes.Sku(
+                id=sku,
+                price_minor=row.price_minor,
+                name=row.name,
+                limit_per_buyer=row.limit_per_buyer,
+            )
+
+        return await self._db.write(write)
+
+    async def tell_price(self, sku: str) -> None:
+        """Tell every room whose shelf shows the SKU its price.
+
+        Two who tell at once may leave in the wrong order; each reads again after telling, so
+        the last word is the price in force.
+        """
+        told: dict[str, int] = {}
+        while untold := await self._db.read(lambda conn: _prices(conn, sku, told)):
+            for known, price_minor in untold:
+                told[known.room.id] = price_minor
+                shelf = [product.builtin() for product in known.shelf]
+                data = {"sku": sku, "price_minor": price_minor}
+                fields = {"shelf": (known.room.v, shelf)}
+                await self._tell(known.room.id, "price.changed", data, set=fields)
+
+    async def _shelved(self, known: Facts, gone: str | None = None) -> list[shapes.Product]:
+        """Tell the shelf; `gone` is the product whose pin goes with it, unless it is shown."""
+        room, shelf = known.room, [product.builtin() for product in known.shelf]
+        unpin = None if gone in {product.id for product in known.shelf} else gone
+        fields = {"shelf": (room.v, shelf), "room": (room.v, room.builtin())}
+        await self._tell(room.id, "shelf.changed", {"shelf": shelf}, set=fields, unpin=unpin)
+        if unpin in known.pinned:
+            await self.note_pins(room.id)
+        return known.shelf
+
+    # ── what is shown and said ────────────────────────────────────────────────────────────
+
+    async def pin(self, room: str, product: str) -> shapes.Product:
+        """Show a product of the shelf to everybody; the oldest of three leaves for a fourth."""
+        known = await self.facts(room)
+        shown = next((p for p in known.shelf if p.id == product), None)
+        if shown is None:
+            raise Invalid("not_found", "It is not on this shelf.", data={"product": product})
+        event = Event("product.pinned", {"product": shown.builtin()}, self._clock.now_ms())
+        await self._backplane.publish(room, Item(event=event, pin=product))
+        await self.note_pins(room)
+        return shown
+
+    async def unpin(self, room: str, product: str) -> None:
+        """Take a pin down; `not_found` if it is not up."""
+        event = Event("product.unpinned", {"product": product}, self._clock.now_ms())
+        await self._backplane.publish(room, Item(event=event, unpin=product))
+        await self.note_pins(room)
+
+    async def unpin_all(self, room: str) -> None:
+        """Take all pins down."""
+        for product in (await self._backplane.room_state(room)).pinned:
+            await self.unpin(room, product)
+
+    async def note_pins(self, room: str) -> None:
+        """Write the pins to SQL as the log has them now, for the day the log is lost."""
+        state = await self._backplane.room_state(room)
+        row = tables.rooms
+        older = (row.c.pinned_epoch != state.position.epoch) | row.c.pinned_epoch.is_(None)
+        newer = update(row).where(row.c.id == room, older | (row.c.pinned_seq < state.position.seq))
+        values = {"pinned": list(state.pinned), "pinned_epoch": state.position.epoch}
+        statement = newer.values(**values, pinned_seq=state.position.seq)
+        await self._db.write(lambda conn: conn.execute(statement).rowcount)
+
+    async def notice(self, room: str, text: str) -> None:
+        """Announce `text` to everybody in the room."""
+        await self._publish(room, "notice.posted", {"text": text})
+
+    async def say(self, room: str, member: Member, text: str, operation: str) -> dict[str, Any]:
+        """The message as everybody gets it, with its id and its `n`; once for each `operation`."""
+        at = self._clock.now_ms()
+        data = {"member": member.id, "name": member.name, "text": text, "at": at}
+        (event,) = await self._backplane.publish(
+            room, Item(Event("message.posted", data, at), once=operation)
+        )
+        return event.data
+
+    async def said(self, room: str, message: str) -> dict[str, Any]:
+        """One of the room's last messages, or `not_found`."""
+        found = await self._backplane.message(room, message)
+        if found is None:
+            raise Invalid("not_found", "There is no such message.", data={"message": message})
+        return found
+
+    async def unsay(self, room: str, message: str) -> None:
+        """Take a message from every screen and from the history; `not_found` if it is gone."""
+        event = Event("message.removed", {"message": message}, self._clock.now_ms())
+        await self._backplane.publish(room, Item(event=event, remove=message))
+
+    async def reconcile(self, room: str) -> None:
+        """Tell the room and its shelf as SQL has them, after a crash between commit and word."""
+        known = await self.facts(room)
+        await self._told("room.changed", known.room)
+        await self._shelved(known)
+
+    async def _publish(self, room: str, event: str, data: dict[str, Any]) -> list[Event]:
+        item = Item(event=Event(event, data, self._clock.now_ms()))
+        return await self._backplane.publish(room, item)
+
+    async def _tell(self, room: str, event: str, data: dict[str, Any], **fields: Any) -> None:
+        """Tell what is committed already: with Redis away it is true all the same."""
+        item = Item(event=Event(event, data, self._clock.now_ms()), **fields)
+        try:
+            await self._backplane.publish(room, item)
+        except Unavailable as fault:
+            # Each node compares `v` with SQL every few seconds and calls `reconcile`.
+            log.warning("room_untold", room=room, event_name=event, code=fault.code)
+
+
+def facts(conn: Connection, room: str) -> Facts:
+    """The room, its visible shelf and its pins in one snapshot, or `not_found`."""
+    row = _row(conn, room)
+    entries = [entry for entry in _entries(conn, room) if entry[1] != "off"]
+    products = products_by_id(conn, [product for product, _ in entries])
+    shelf = [
+        msgspec.structs.replace(products[product], position=position, state=state)
+        for position, (product, state) in enumerate(entries, start=1)
+    ]
+    return Facts(_shape(conn, row), shelf, list(row.pinned), row.pinned_epoch)
+
+
+def refuse_unless_selling(room: shapes.Room) -> None:
+    """`not_open` or `sale_paused`, unless the room sells now."""
+    if room.state != "live":
+        raise Refused("not_open")
+    if room.paused:
+        raise Refused("sale_paused")
+
+
+def _row(conn: Connection, room: str) -> Row[Any]:
+    row = conn.execute(select(tables.rooms).where(tables.rooms.c.id == room)).first()
+    if row is None:
+        raise Invalid("not_found", "There is no such room.", data={"room": room})
+    return row
+
+
+def _locked(db: Database, conn: Connection, room: str) -> Row[Any]:
+    row = conn.execute(db.lock(select(tables.rooms).where(tables.rooms.c.id == room))).first()
+    if row is None:
+        raise Invalid("not_found", "There is no such room.", data={"room": room})
+    return row
+
+
+def _change(conn: Connection, row: Row[Any], **values: Any) -> shapes.Room:
+    named = update(tables.rooms).where(tables.rooms.c.id == row.id)
+    conn.execute(named.values(**values, v=row.v + 1))
+    return _room(conn, row.id)
+
+
+def _room(conn: Connection, room: str) -> shapes.Room:
+    return _shape(conn, _row(conn, room))
+
+
+def _shape(conn: Connection, row: Row[Any]) -> shapes.Room:
+    names = _host_names(conn, [row.host])
+    return _shaped(row, names)
+
+
+def _shaped(row: Row[Any], names: dict[str, str]) -> shapes.Room:
+    return shapes.Room(
+        id=row.id,
+        title=row.title,
+        host=row.host,
+        host_name=names.get(row.host),
+        shop=row.shop,
+        state=row.state,
+        v=row.v,
+        stream=None if row.stream is None else shapes.Stream(**row.stream),
+        opened_at=row.opened_at,
+        closed_at=row.closed_at,
+        paused=row.paused,
+        **row.settings,
+    )
+
+
+def _host_names(conn: Connection, hosts: Sequence[str]) -> dict[str, str]:
+    creators = tables.creators
+    found = conn.execute(select(creators.c.id, creators.c.name).where(creators.c.id.in_(hosts)))
+    return dict(found.tuples().all())
+
+
+def _exists(conn: Connection, table: Any, row_id: str) -> bool:
+    return conn.scalar(select(table.c.id).where(table.c.id == row_id)) is not None
+
+
+def _entries(conn: Connection, room: str) -> list[tuple[str, str]]:
+    shelf = tables.shelf
+    entries = select(shelf.c.product, shelf.c.state).where(shelf.c.room == room)
+    return list(conn.execute(entries.order_by(shelf.c.position)).tuples())
+
+
+def _write_shelf(conn: Connection, room: str, entries: Sequence[tuple[str, str]]) -> None:
+    conn.execute(delete(tables.shelf).where(tables.shelf.c.room == room))
+    rows = [
+        {"room": room, "product": product, "position": position, "state": state}
+        for position, (product, state) in enumerate(entries, start=1)
+    ]
+    if rows:
+        conn.execute(insert(tables.shelf), rows)
+
+
+def _rooms_showing(conn: Connection, sku: str) -> list[str]:
+    shelf, skus = tables.shelf, tables.skus
+    showing = select(shelf.c.room).join(skus, skus.c.product == shelf.c.product)
+    return list(conn.scalars(showing.where(skus.c.id == sku)))
+
+
+def _prices(conn: Connection, sku: str, told: dict[str, int]) -> list[tuple[Facts, int]]:
+    """The open rooms that show the SKU and were not told the price in force."""
+    price = conn.scalar(select(tables.skus.c.price_minor).where(tables.skus.c.id == sku))
+    if price is None:
+        return []
+    rooms = [room for room in _rooms_showing(conn, sku) if told.get(room) != price]
+    known = [facts(conn, room) for room in rooms]
+    return [(one, price) for one in known if one.room.state != "closed"]
+
+
+_RANK: Final = {"live": 0, "planned": 1, "closed": 2}
+
+
+def _page(conn: Connection, state: str | None, after: str | None, limit: int) -> Page:
+    table = tables.rooms
+    rank = case(_RANK, value=table.c.state, else_=3)
+    query = select(table, rank.label("rank"))
+    if state is not None:
+        query = query.where(table.c.state == state)
+    if after is not None:
+        query = query.where(_beyond(rank, after))
+    ordered = query.order_by(rank, table.c.created_at.desc(), table.c.id.desc())
+    rows = conn.execute(ordered.limit(limit + 1)).all()
+    names = _host_names(conn, [row.host for row in rows])
+    last = rows[limit - 1] if len(rows) > limit else None
+    following = f"{last.rank}.{last.created_at}.{last.id}" if last else None
+    return Page([_shaped(row, names) for row in rows[:limit]], following)
+
+
+def _beyond(rank: Any, after: str) -> Any:
+    parts = after.split(".", 2)
+    if len(parts) < 3 or not all(p.isdecimal() and p.isascii() and len(p) < 16 for p in parts[:2]):
+        raise Invalid("bad_argument", "This cursor is none of ours.")
+    table, at = tables.rooms, (int(parts[1]), parts[2])
+    same = (rank == int(parts[0])) & (tuple_(table.c.created_at, table.c.id) < tuple_(*at))
+    return (rank > int(parts[0])) | same

@@ -1,0 +1,1 @@
+"""One port for HTTP, WebSocket and the pages: Starlette routes over the table of commands."""
