@@ -1,0 +1,78 @@
+"""The sweeper: what must happen by itself, once a second, on one node at a time.
+
+Each step is a function that may be repeated at any time and by anyone; the lease saves work,
+correctness never rests on it. A step that fails is logged and tried again at the next sweep,
+and keeps none of the others from running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import structlog
+
+from liveroom.errors import Unavailable
+from liveroom.store.database import Database
+
+LEASE_MS: Final = 5_000
+STEP_MAX_S: Final = 30.0
+
+Step = Callable[[], Awaitable[object]]
+
+log = structlog.get_logger()
+
+
+class Sweeper:
+    """Runs the steps, in their order, while this node holds the lease. Started and ended once."""
+
+    def __init__(
+        self, db: Database, steps: Mapping[str, Step], *, holder: str, every_s: float = 1.0
+    ) -> None:
+        self._db = db
+        self._steps = dict(steps)
+        self._holder = holder
+        self._every_s = every_s
+        self._ending = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Sweep from now on, until `close`."""
+        self._task = asyncio.create_task(self._run(), name="sweeper")
+
+    async def close(self) -> None:
+        """Let the sweep under way finish, then stop."""
+        self._ending.set()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def sweep_once(self) -> bool:
+        """One sweep, if this node has the lease; whether it had."""
+        if not await self._db.lease("sweeper", self._holder, LEASE_MS):
+            return False
+        for name, step in self._steps.items():
+            await self._step(name, step)
+        return True
+
+    async def _step(self, name: str, step: Step) -> None:
+        try:
+            async with asyncio.timeout(STEP_MAX_S):
+                await step()
+        except Unavailable as error:
+            log.warning("sweep.put_off", step=name, code=error.code)
+        except Exception:
+            log.exception("sweep.failed", step=name)
+
+    async def _run(self) -> None:
+        while not self._ending.is_set():
+            try:
+                await self.sweep_once()
+            except Unavailable as error:
+                log.warning("sweep.put_off", step="lease", code=error.code)
+            except Exception:
+                log.exception("sweep.failed", step="lease")
+            try:
+                await asyncio.wait_for(self._ending.wait(), self._every_s)
+            except TimeoutError:
+                continue
