@@ -69,6 +69,7 @@ class Room:
         self._streams: WeakSet[EventStream] = WeakSet()
         self._joined: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._over = False
         self._fault: LiveroomError | None = None
         self.messages = features.Messages(self.command)
         self.reactions = features.Reactions(self.command)
@@ -136,9 +137,9 @@ class Room:
         await self.close()
 
     def events(self, queue_max: int = QUEUE_MAX) -> EventStream:
-        """The events from now on, as an async iterator."""
+        """The events from now on, as an async iterator; made before `open()`, all of them."""
         stream = EventStream(queue_max)
-        if self._task is None:
+        if self._over:
             stream.end(self._fault)
         self._streams.add(stream)
         return stream
@@ -294,6 +295,9 @@ class Room:
             stream.put(event)
 
     def _end(self, fault: LiveroomError | None) -> None:
+        if self._over:
+            return
+        self._over = True
         self._fault = fault
         self._socket = None
         if self._joined is not None and not self._joined.done():

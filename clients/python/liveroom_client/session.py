@@ -139,8 +139,11 @@ class Session:
             if error is None:
                 self._joined(message["ok"], received)
             received.refused = error
+        ok = message.get("ok", {})
+        if "cart" in ok:
+            self.state.cart = ok["cart"]
         if command is not None:
-            received.answers[command] = message.get("ok", {}) if error is None else error
+            received.answers[command] = ok if error is None else error
 
     def _joined(self, ok: dict[str, Any], received: Received) -> None:
         self.you = ok["you"]
