@@ -1,0 +1,167 @@
+"""What a room may thin: chat above its budget, and state that a later value replaces.
+
+Nothing here awaits or reads a clock: the time comes in, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from liveroom.wire.ring import Encoded
+
+CHAT_FRAME_MAX: Final = 256
+CHAT_WAITING_MAX: Final = 4096
+AUTHORS_MAX: Final = 4096
+STATE_KEYS_MAX: Final = 4096
+
+STATE_WAIT_S: Final = 0.2
+COUNTS_WAIT_S: Final = 0.8
+
+
+class ChatLane:
+    """A room's chat between two ticks: the crew gets all of it, the viewers what fits.
+
+    The budget fills a bucket of at most one second's worth. A tick that may show `k`
+    messages deals them one an author in turn, authors shown longest ago first, and shows
+    them in order of `n`. While not even one may be shown, messages wait for the next tick.
+    """
+
+    def __init__(self) -> None:
+        self._crew: list[Encoded] = []
+        self._viewers: list[Encoded] = []
+        self._credit = 1.0
+        self._filled_s = 0.0
+        self._shown_at: OrderedDict[str, int] = OrderedDict()
+        self._turn = 0
+        self.posted = 0
+        self.shown = 0
+
+    def add(self, message: Encoded) -> None:
+        """A message was posted."""
+        for waiting in (self._crew, self._viewers):
+            waiting.append(message)
+            if len(waiting) > CHAT_WAITING_MAX:
+                del waiting[0]
+        self.posted += 1
+
+    def remove(self, message: str) -> None:
+        """A message is taken back: it is not shown if it still waits."""
+        self._crew = [one for one in self._crew if one.event.data.get("id") != message]
+        waiting = len(self._viewers)
+        self._viewers = [one for one in self._viewers if one.event.data.get("id") != message]
+        self.posted -= waiting - len(self._viewers)
+
+    @property
+    def crew_waiting(self) -> bool:
+        """Whether the crew has something to see."""
+        return bool(self._crew)
+
+    @property
+    def oldest_n(self) -> int | None:
+        """The `n` of the oldest message that still waits for the viewers."""
+        return self._viewers[0].event.n if self._viewers else None
+
+    def ready_in_s(self, budget: int, now_s: float) -> float | None:
+        """When a waiting message may be shown: 0 for at once, None when none waits."""
+        if not self._viewers:
+            return None
+        self._fill(budget, now_s)
+        return 0.0 if budget == 0 or self._credit >= 1 else (1 - self._credit) / budget
+
+    def take(self, budget: int, now_s: float) -> tuple[list[Encoded], list[Encoded]]:
+        """What the crew and what the viewers see in this tick, each in order of `n`."""
+        crew, self._crew = self._crew[:CHAT_FRAME_MAX], self._crew[CHAT_FRAME_MAX:]
+        self._fill(budget, now_s)
+        share = CHAT_FRAME_MAX if budget == 0 else min(CHAT_FRAME_MAX, int(self._credit))
+        waiting = self._viewers
+        if share == 0:
+            self._viewers = waiting[-CHAT_FRAME_MAX:]
+            return crew, []
+        self._viewers = []
+        shown = waiting if len(waiting) <= share else self._deal(waiting, share)
+        self._credit -= len(shown) if budget else 0
+        self.shown += len(shown)
+        self._remember(shown)
+        return crew, shown
+
+    def _fill(self, budget: int, now_s: float) -> None:
+        if budget:
+            gained = budget * max(0.0, now_s - self._filled_s)
+            self._credit = min(float(max(1, budget)), self._credit + gained)
+        self._filled_s = now_s
+
+    def _deal(self, waiting: list[Encoded], share: int) -> list[Encoded]:
+        """One message an author in turn, authors shown longest ago first."""
+        by_author: dict[str, list[Encoded]] = {}
+        for message in waiting:
+            by_author.setdefault(_author(message), []).append(message)
+        hands = sorted(by_author.items(), key=lambda hand: self._shown_at.get(hand[0], -1))
+        dealt: list[Encoded] = []
+        depth = 0
+        while len(dealt) < share:
+            dealt += [hand[depth] for _, hand in hands if depth < len(hand)]
+            depth += 1
+        return sorted(dealt[:share], key=lambda message: message.event.n or 0)
+
+    def _remember(self, shown: list[Encoded]) -> None:
+        self._turn += 1
+        for message in shown:
+            author = _author(message)
+            self._shown_at[author] = self._turn
+            self._shown_at.move_to_end(author)
+        while len(self._shown_at) > AUTHORS_MAX:
+            self._shown_at.popitem(last=False)
+
+
+def _author(message: Encoded) -> str:
+    return str(message.event.data.get("member", ""))
+
+
+class StateLane:
+    """The latest value for each key; `v` decides which of two is later.
+
+    Each accepted value gets the lane's next `mark`, so that a viewer who was away is told
+    what changed since its own.
+    """
+
+    def __init__(self) -> None:
+        self._latest: OrderedDict[str, tuple[int, int, Encoded]] = OrderedDict()
+        self._dirty: dict[str, Encoded] = {}
+        self.mark = 0
+
+    def put(self, state: Encoded) -> bool:
+        """Take a value; False, and nothing changes, when a later or the same one is here."""
+        key, v = state.event.key, int(state.event.data.get("v", -1))
+        known = self._latest.get(key)
+        if known is not None and v >= 0 and v <= known[0]:
+            return False
+        self.mark += 1
+        self._latest[key] = (v, self.mark, state)
+        self._latest.move_to_end(key)
+        self._dirty[key] = state
+        while len(self._latest) > STATE_KEYS_MAX:
+            self._latest.popitem(last=False)
+        return True
+
+    def wait_s(self) -> float | None:
+        """How long after the last flush the waiting values may cause one; None: none wait."""
+        if not self._dirty:
+            return None
+        if all(state.event.name.endswith(".counted") for state in self._dirty.values()):
+            return COUNTS_WAIT_S
+        return STATE_WAIT_S
+
+    def take(self) -> list[Encoded]:
+        """The values that changed since the last tick."""
+        dirty, self._dirty = self._dirty, {}
+        return list(dirty.values())
+
+    def since(self, mark: int) -> list[Encoded]:
+        """The latest values that changed after `mark`."""
+        newer: list[Encoded] = []
+        for _, at, state in reversed(self._latest.values()):
+            if at <= mark:
+                break
+            newer.append(state)
+        return newer[::-1]
