@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from redis.asyncio import Redis
 
+from liveroom.clock import ManualClock
 from liveroom.store import scripts
+from liveroom.store.backplane import Backplane
 from liveroom.store.database import Database
 from liveroom.store.valkey import EmbeddedValkey
 
@@ -51,6 +54,12 @@ def redis_url(valkey: str) -> str:
 
     asyncio.run(flush())
     return valkey
+
+
+@pytest.fixture
+def manual_backplane() -> Callable[[Redis], Backplane]:
+    """Makes a backplane on a clock that stands still; it publishes and reads, but hears nothing."""
+    return lambda client: Backplane(client, client, ManualClock())
 
 
 @pytest.fixture(scope="session")

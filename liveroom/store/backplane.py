@@ -2,8 +2,7 @@
 
 `publish` is one script call for each room and batch: it takes the room's next `seq`, stores
 the event and sends it, in one step. Publishing is batched while busy over all rooms of the
-node, one round trip for a batch. What the script is told of an item, and what it sends of an
-event, is in `lua/room_publish.lua`; events' data cross Lua as packed text it never opens.
+node, one round trip for a batch. What an item is and how it crosses Lua is in `items.py`.
 """
 
 from __future__ import annotations
@@ -12,17 +11,16 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import msgspec
 from redis.asyncio import Redis
 
 from liveroom.batching import Batcher
 from liveroom.clock import Clock
-from liveroom.errors import error
 from liveroom.events import Event, Position
 from liveroom.metrics import counters
-from liveroom.store import keys, scripts
+from liveroom.store import items, keys, scripts
+from liveroom.store.items import Batch, Item, RoomState
 from liveroom.store.listener import Listener
 from liveroom.store.scripts import Script, pack, unpack, unpack_raw
 
@@ -30,50 +28,9 @@ BATCH_MAX: Final = 256
 WAITING_MAX: Final = 20_000
 MESSAGES_SHOWN: Final = 50
 READ_MAX: Final = 1001
-VIEWERS_TTL_S: Final = 30
 ANSWER_TTL_S: Final = 24 * 3600
 
-
-class Item(msgspec.Struct):
-    """One thing to publish in a room.
-
-    `event` may be a logged, chat or state event. With `react` or `watch` its data are made
-    by the store. `pin` puts a product last on the pinned list, whose oldest leaves over three
-    with an event of its own; `unpin` takes one off: for a product.unpinned event it must be
-    pinned (`not_found`), for any other the store adds that event where it was. `set` keeps
-    versioned fields, `{name: (v, value)}`: the higher v stays, and where the event's data has
-    that name it tells the newest. `remove` is a message's id (`not_found` if gone). `once` is
-    an operation's id: within 24 h the same one is published once, and gets the first answer.
-    """
-
-    event: Event
-    pin: str | None = None
-    unpin: str | None = None
-    set: dict[str, tuple[int, Any]] | None = None
-    remove: str | None = None
-    react: dict[str, int] | None = None
-    watch: tuple[str, int] | None = None  # node, viewers on it
-    once: str | None = None
-
-
-class Batch(msgspec.Struct):
-    """What subscribers get: events of one room in the order of the log."""
-
-    room: str
-    epoch: str
-    events: list[Event]
-
-
-class RoomState(NamedTuple):
-    """A room as the store knows it, in one step. A pair's second half is its `v`."""
-
-    position: Position
-    n: int
-    fields: dict[str, tuple[int, Any]]
-    pinned: list[str]
-    messages: list[dict[str, Any]]
-    reactions: tuple[dict[str, int], int]
-    viewers: tuple[int, int]
+__all__ = ["Backplane", "Batch", "Item", "RoomState"]
 
 
 class Backplane:
@@ -153,7 +110,7 @@ class Backplane:
         if channel in self._stock_channels:
             self._on_stock([(pool, left, v) for pool, left, v in unpack(payload)])
         elif channel == keys.direct_channel():
-            self._on_direct([_direct_event(*row) for row in unpack_raw(payload)])
+            self._on_direct([items.direct_of(*row) for row in unpack_raw(payload)])
         else:
             self._heed_room(payload)
 
@@ -161,7 +118,7 @@ class Backplane:
         room, epoch, rows = unpack_raw(payload)
         name = room.decode()
         if self._rooms[name]:
-            events = _events(epoch.decode(), rows)
+            events = items.events_of(epoch.decode(), rows)
             lag_s = max(0, self._clock.now_ms() - events[-1].at) / 1000
             counters.publish_lag_seconds.observe(lag_s)
             self._on_batch(Batch(name, epoch.decode(), events))
@@ -204,11 +161,11 @@ class Backplane:
         counters.events_published += len(batch)
         answers: dict[int, list[Event] | Exception] = {}
         for ats, reply in zip(rooms.values(), replies, strict=True):
-            answers.update(zip(ats, _answers(reply, len(ats)), strict=True))
+            answers.update(zip(ats, items.answers_of(reply, len(ats)), strict=True))
         return [answers[at] for at in range(len(batch))]
 
     async def _direct_batch(self, batch: Sequence[Event]) -> list[None]:
-        payload = pack([[event.to, _blob(event, event.data)] for event in batch])
+        payload = pack([[event.to, items.as_blob(event, event.data)] for event in batch])
         with scripts.store_errors():
             await self._client.execute_command("SPUBLISH", keys.direct_channel(), payload)
         return [None] * len(batch)
@@ -234,7 +191,7 @@ class Backplane:
         epoch, seq, rows = await self._position(self._client, *_position_call(room, since, limit))
         if epoch.decode() != since.epoch or since.seq > seq:
             return None
-        events = [_logged(entry, fields) for entry, fields in rows]
+        events = [items.logged_of(entry, fields) for entry, fields in rows]
         expected = range(since.seq + 1, since.seq + 1 + min(limit, seq - since.seq))
         return events if [event.seq for event in events] == list(expected) else None
 
@@ -243,7 +200,7 @@ class Backplane:
         epoch, seq, n, flat, messages, reactions = await self._read(
             self._client, _room_keys(room), [_fresh_epoch(), MESSAGES_SHOWN]
         )
-        log = _pairs(flat)
+        log = items.pairs(flat)
         fields = {
             name[2:].decode(): (int(v), unpack(log[b"f:" + name[2:]]))
             for name, v in log.items()
@@ -255,9 +212,9 @@ class Backplane:
             n=n,
             fields=fields,
             pinned=pinned.split(",") if pinned else [],
-            messages=[_message(entry, row).data for entry, row in reversed(messages)],
+            messages=[items.message_of(entry, row).data for entry, row in reversed(messages)],
             reactions=(
-                {kind.decode(): int(count) for kind, count in _pairs(reactions).items()},
+                {kind.decode(): int(count) for kind, count in items.pairs(reactions).items()},
                 int(log.get(b"reactions_v", 0)),
             ),
             viewers=(int(log.get(b"viewers", 0)), int(log.get(b"viewers_v", 0))),
@@ -271,7 +228,7 @@ class Backplane:
         with scripts.store_errors():
             rows = await self._client.xrange(keys.room_messages(room), f"{n}-0", f"{n}-0")
         for entry, row in rows:
-            found = _message(entry, [part for pair in row.items() for part in pair]).data
+            found = items.message_of(entry, [part for pair in row.items() for part in pair]).data
             if found["id"] == message:
                 return found
         return None
@@ -330,95 +287,9 @@ def _position_call(room: str, since: Position, limit: int) -> tuple[list[str], l
     return _room_keys(room)[:3], [_fresh_epoch(), since.epoch, since.seq, limit]
 
 
-def _call(room: str, items: Sequence[Item], now_ms: int) -> tuple[list[str], list[Any]]:
+def _call(room: str, batch: Sequence[Item], now_ms: int) -> tuple[list[str], list[Any]]:
     once: list[str] = []
-    told = [_told(item, once) for item in items]
+    told = [items.as_told(item, once) for item in batch]
     names = [*_room_keys(room), keys.room_channel(keys.partition(room))]
     names += [keys.room_once(room, operation) for operation in once]
     return names, [room, _fresh_epoch(), now_ms, pack(told)]
-
-
-def _told(item: Item, once: list[str]) -> dict[str, Any]:
-    """The item as room_publish.lua reads it: e blob, c class, set {name: {v, value, tell}}."""
-    event, fields = item.event, item.set or {}
-    delivery = event.delivery
-    data = {name: value for name, value in event.data.items() if name not in fields}
-    told: dict[str, Any] = {"c": delivery.value}
-    if item.react is not None:
-        told["react"] = item.react
-    elif item.watch is not None:
-        node, viewers = item.watch
-        told["watch"] = {"node": node, "viewers": viewers, "ttl_s": VIEWERS_TTL_S}
-    else:
-        told["e"] = _blob(event, data)
-    if fields:
-        told["set"] = {
-            name: {"v": v, "value": pack(value), "tell": name in event.data}
-            for name, (v, value) in fields.items()
-        }
-    if item.pin is not None:
-        told["pin"] = item.pin
-    if item.unpin is not None:
-        told["unpin"], told["must"] = item.unpin, event.name == "product.unpinned"
-    if item.remove is not None:
-        told["remove"] = item.remove
-    if item.once is not None:
-        once.append(item.once)
-        told["once"] = len(once)
-    return told
-
-
-def _blob(event: Event, data: dict[str, Any]) -> bytes:
-    return pack([event.name, event.at, data])
-
-
-def _answers(reply: Any, count: int) -> list[list[Event] | Exception]:
-    if isinstance(reply, Exception):
-        return [reply] * count
-    return [
-        error(row.decode()) if isinstance(row, bytes) else _events(row[0].decode(), row[1])
-        for row in unpack_raw(reply)
-    ]
-
-
-def _events(epoch: str, rows: Iterable[dict[bytes, Any]]) -> list[Event]:
-    return [
-        _event(row[b"e"], epoch=epoch, seq=row.get(b"s"), n=row.get(b"n"), newest=row.get(b"f"))
-        for row in rows
-    ]
-
-
-def _event(
-    blob: bytes,
-    *,
-    epoch: str = "",
-    seq: int | None = None,
-    n: int | None = None,
-    newest: dict[bytes, bytes] | None = None,
-) -> Event:
-    name, at, data = unpack(blob)
-    for field, value in (newest or {}).items():
-        data[field.decode()] = unpack(value)
-    if n is not None:
-        data |= {"id": f"{epoch}-{n}", "n": n}
-    return Event(name, data, at, seq=seq, n=n)
-
-
-def _direct_event(to: bytes, blob: bytes) -> Event:
-    name, at, data = unpack(blob)
-    return Event(name, data, at, to=to.decode())
-
-
-def _logged(entry: bytes, row: list[bytes]) -> Event:
-    parts = _pairs(row)
-    newest = {name[2:]: value for name, value in parts.items() if name.startswith(b"f:")}
-    return _event(parts[b"e"], seq=int(entry.partition(b"-")[0]), newest=newest)
-
-
-def _message(entry: bytes, row: list[bytes]) -> Event:
-    parts = _pairs(row)
-    return _event(parts[b"e"], epoch=parts[b"epoch"].decode(), n=int(entry.partition(b"-")[0]))
-
-
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -67,6 +67,31 @@ def direct_channel() -> str:
     return "lr:{direct}:channel"
 
 
+STOCK_KEYS: Final = (
+    "gates",  # a hash: each pool's gate; "#" counts the open holds of the partition
+    "holds",  # a hash: each open hold by its id
+    "known",  # a hash: "<request key>/<pool>" to the id of its open hold
+    "due",  # a sorted set: holds in carts by their deadline
+    "placing",  # a sorted set: holds being placed by the time they must be
+    "taken",  # a hash: "<pool>/<buyer>" to the units of orders that count for a limit
+    "holding",  # a hash: "<pool>/<buyer>" to the units of open holds that count for a limit
+    "parked",  # a hash: each pool's ledger ranges that came too early
+    "carts",  # a hash: "<room>/<buyer>" to the ids of the holds in that cart
+    "ended",  # a list: expired holds whose buyers have not been told
+)
+
+
+def stock_fence(part: int) -> str:
+    """A hash: fence epoch and run id under which the partition sells; a planned stop's mark."""
+    return f"lr:{{s{part}}}:fence"
+
+
+def stock(part: int, epoch: int) -> tuple[str, ...]:
+    """The keys of every stock script: the fence, then `STOCK_KEYS` of this fence epoch."""
+    tag = f"lr:{{s{part}}}:{epoch}"
+    return (stock_fence(part), *(f"{tag}:{what}" for what in STOCK_KEYS))
+
+
 def stock_channel(part: int) -> str:
     """Where a stock partition tells what is left; every node listens."""
     return f"lr:{{s{part}}}:channel"

@@ -93,11 +93,11 @@ class EmbeddedValkey:
         """Where clients connect: `unix:///…`, the same over restarts."""
         return "unix://" + quote(str(self._socket))
 
-    def start(self) -> str:
+    def start(self, *, within_s: float = START_MAX_S) -> str:
         """Start the server, wait until it answers, and return its URL.
 
         Raises:
-            StartFailed: it ended again and again, or did not answer within 30 s.
+            StartFailed: it ended again and again, or did not answer within `within_s`.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if len(os.fsencode(self._socket)) > SOCKET_PATH_BYTES_MAX:
@@ -105,7 +105,7 @@ class EmbeddedValkey:
             self._socket = self._private / "valkey.sock"
         self._thread = threading.Thread(target=self._keep, name="valkey-keeper", daemon=True)
         self._thread.start()
-        settled = self._settled.wait(START_MAX_S)
+        settled = self._settled.wait(within_s)
         if not settled or self._trouble is not None:
             trouble = self._trouble or "it did not answer"
             self.stop()

@@ -40,7 +40,7 @@ local function unpinned(product)
 end
 
 local function refusal(item)
-  if item.remove and gone(log, messages_key, item.remove) then return 'not_found' end
+  if item.remove and gone(log, messages_key, item.remove, MESSAGES_MIN) then return 'not_found' end
   if item.unpin and item.must and not is_pinned(log.pinned, item.unpin) then return 'not_found' end
 end
 

@@ -32,13 +32,11 @@ local function newest(log_key, fields)
   return next(tell) and tell or nil
 end
 
--- A message is gone when it was removed, not when newer ones pushed it out of the stream.
-local function gone(log, messages_key, message)
+-- A message is gone when it was removed, not when `kept` newer ones pushed it out.
+local function gone(log, messages_key, message, kept)
   local epoch, n = string.match(message, '^(.*)%-(%d+)$')
   if not n or tonumber(n) > log.n then return true end
   local found = redis.call('XRANGE', messages_key, n .. '-0', n .. '-0')[1]
   if found then return found[2][2] ~= epoch end
-  local oldest = redis.call('XRANGE', messages_key, '-', '+', 'COUNT', 1)[1]
-  local known = oldest and epoch == log.epoch
-  return not known or tonumber(n) > tonumber(string.match(oldest[1], '^%d+'))
+  return epoch ~= log.epoch or tonumber(n) > log.n - kept
 end
