@@ -15,6 +15,8 @@ from starlette.staticfiles import StaticFiles
 
 BUILT: Final = Path(__file__).parent / "built"
 PLAIN: Final = Path(__file__).parent / "plain"
+PICTURES: Final = Path(__file__).parent.parent / "pictures"
+"""The demo's product pictures; a product names its own by URL."""
 
 # Streams and pictures may come from other hosts; players of YouTube, Twitch and Owncast live
 # in frames. Nothing inline runs, so text in a comment can never become a script.
@@ -71,6 +73,7 @@ class Pages:
             Route("/room/{room}", self.page("room.html"), methods=["GET"]),
             Route("/console/{room}", self.page("console.html"), methods=["GET"]),
             Mount("/plain", StaticFiles(directory=PLAIN)),
+            Mount("/pictures", StaticFiles(directory=PICTURES)),
             Mount("/assets", Cached(directory=self._built / "assets", check_dir=False)),
         ]
         if self._built.is_dir():
