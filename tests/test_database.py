@@ -1,27 +1,79 @@
-"""The database: one writer, snapshots beside it, and what happens when it is away."""
+"""The database: one writer, snapshots beside it, and plain words when it is away."""
 
 from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import threading
+import time
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from liveroom.store.database import Database, now_ms
-from liveroom.store.tables import metadata
+from liveroom.errors import Unavailable
+from liveroom.store import database, threads
+from liveroom.store.database import CommitUnknown, Database, now_ms
+from liveroom.store.tables import facts, metadata, pools
+
+ON_POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.postgres)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def any_db(request, tmp_path):
-    if request.param == "sqlite":
-        return request.getfixturevalue("db")
-    database = Database(request.getfixturevalue("postgres_url"))
-    database.upgrade()
-    return database
+@pytest.fixture(params=["sqlite", ON_POSTGRESQL])
+def any_db(request):
+    """A fresh database of the present schema, once of each kind."""
+    return request.getfixturevalue("db" if request.param == "sqlite" else "postgres_db")
+
+
+@pytest.fixture
+def postgres_db(postgres_url, run):
+    """A fresh PostgreSQL database of the present schema."""
+    postgresql = Database(postgres_url)
+    postgresql.upgrade()
+    yield postgresql
+    run(postgresql.close())
+
+
+@pytest.fixture
+def beside(any_db, tmp_path, run):
+    """A second Database on the same data, as another worker process has it."""
+    lock = tmp_path / "sqlite.lock" if any_db.dialect == "sqlite" else None
+    second = Database(any_db.url, lock_path=lock)
+    yield second
+    run(second.close())
+
+
+def put(name: str, value: str = "0"):
+    def fn(conn):
+        conn.execute(insert(facts).values(name=name, value=value))
+        return name
+
+    return fn
+
+
+def names(conn):
+    return list(conn.scalars(select(facts.c.name).order_by(facts.c.name)))
+
+
+def add_one(conn):
+    """Read, then write: a lost update shows as a sum too small."""
+    row = select(facts.c.value).where(facts.c.name == "sum")
+    if conn.dialect.name == "postgresql":
+        row = row.with_for_update()
+    value = int(conn.scalar(row))
+    conn.execute(update(facts).where(facts.c.name == "sum").values(value=str(value + 1)))
+
+
+def total(conn):
+    return int(conn.scalar(select(facts.c.value).where(facts.c.name == "sum")))
 
 
 def test_migrations_make_what_the_tables_say(any_db, run):
-    """After every migration the schema equals `tables.py`."""
+    """After every migration the schema equals `tables.py`; a second upgrade changes nothing."""
+    any_db.upgrade()
 
     def differences(conn):
         return compare_metadata(MigrationContext.configure(conn), metadata)
@@ -29,6 +81,385 @@ def test_migrations_make_what_the_tables_say(any_db, run):
     assert run(any_db.read(differences)) == []
 
 
-def test_now(any_db, run):
-    """Time moves."""
-    assert run(any_db.now_ms()) > 1_700_000_000_000
+def test_migrations_keep_the_checks(any_db, run):
+    """No row may say that more was sold than was there, whoever writes it."""
+
+    def oversell(conn):
+        values = {"pool": "sku:s", "sku": "s", "partition": 0, "initial": 1, "sold": 2}
+        conn.execute(text("INSERT INTO shops (id, name, created_at) VALUES ('h', '', 0)"))
+        conn.execute(
+            text(
+                "INSERT INTO products (id, shop, title, currency, needs, created_at)"
+                " VALUES ('p', 'h', '', 'CNY', '[]', 0)"
+            )
+        )
+        conn.execute(
+            text("INSERT INTO skus (id, product, position, price_minor) VALUES ('s', 'p', 0, 1)")
+        )
+        conn.execute(insert(pools).values(**values))
+
+    with pytest.raises(IntegrityError, match="available"):
+        run(any_db.write(oversell))
+
+
+@pytest.mark.postgres
+def test_two_nodes_may_upgrade_at_once(postgres_url, run):
+    """The second waits for the first and finds nothing left to do."""
+    nodes = [Database(postgres_url) for _ in range(2)]
+    failures = []
+
+    def upgrade(node):
+        try:
+            node.upgrade()
+        except Exception as error:  # noqa: BLE001 - told to the test's own thread
+            failures.append(error)
+
+    started = [threading.Thread(target=upgrade, args=(node,)) for node in nodes]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join(20)
+    assert failures == []
+    assert run(nodes[0].read(names)) == []
+    for node in nodes:
+        run(node.close())
+
+
+def test_what_is_answered_is_committed(any_db, beside, run):
+    """Another connection sees it at once; its value comes back to the caller."""
+
+    async def story():
+        assert await any_db.write(put("a")) == "a"
+        return await beside.read(names)
+
+    assert run(story()) == ["a"]
+
+
+def test_what_raises_changes_nothing(any_db, run):
+    """The function's own error comes out, and its rows are not there."""
+
+    def fail(conn):
+        put("a")(conn)
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        run(any_db.write(fail))
+    assert run(any_db.read(names)) == []
+
+
+def test_a_broken_constraint_is_no_outage(any_db, run):
+    """A fault of the function is told as what it is, and the next write goes on."""
+
+    async def story():
+        await any_db.write(put("a"))
+        with pytest.raises(IntegrityError):
+            await any_db.write(put("a"))
+        await any_db.write(put("b"))
+        return await any_db.read(names)
+
+    assert run(story()) == ["a", "b"]
+
+
+def test_bad_sql_is_no_outage(any_db, run):
+    """Only a database that is away is store_down."""
+    with pytest.raises(DBAPIError, match="nothing_like_it"):
+        run(any_db.read(lambda conn: conn.execute(text("SELECT * FROM nothing_like_it"))))
+
+
+def test_readers_cannot_write(any_db, run):
+    """A read that tries is refused by the database itself."""
+    with pytest.raises((DBAPIError, Unavailable)):
+        run(any_db.read(put("a")))
+    assert run(any_db.read(names)) == []
+
+
+def test_writers_of_all_workers_take_turns(any_db, beside, run):
+    """No update is lost between two workers."""
+
+    async def story():
+        await any_db.write(put("sum"))
+        await asyncio.gather(*(node.write(add_one) for node in (any_db, beside) * 50))
+        return await any_db.read(total)
+
+    assert run(story()) == 100
+
+
+def test_a_read_is_one_snapshot(any_db, run):
+    """What commits while a read runs is not half seen by it."""
+    first_read, written = threading.Event(), threading.Event()
+
+    def twice(conn):
+        before = names(conn)
+        first_read.set()
+        assert written.wait(5)
+        return before, names(conn)
+
+    async def story():
+        reading = asyncio.ensure_future(any_db.read(twice))
+        await asyncio.to_thread(first_read.wait, 5)
+        await any_db.write(put("a"))
+        written.set()
+        return await reading, await any_db.read(names)
+
+    assert run(story()) == (([], []), ["a"])
+
+
+def test_a_write_that_cannot_begin_is_withdrawn(db, tmp_path, run):
+    """Another worker that is stopped inside a transaction costs an answer, never a late write."""
+    lock = os.open(tmp_path / "sqlite.lock", os.O_RDWR)
+
+    async def story():
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(Unavailable) as failure:
+            await db.write(put("late"))
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        await db.write(put("next"))
+        return failure.value, await db.read(names)
+
+    failure, found = run(story())
+    os.close(lock)
+    assert failure.code == "store_down"
+    assert not isinstance(failure, CommitUnknown)
+    assert found == ["next"]
+
+
+def test_a_write_without_an_answer_in_time_is_unknown(any_db, run):
+    """It has begun and may yet commit, so its caller must read back; here it did."""
+    go_on = threading.Event()
+
+    def slow(conn):
+        put("slow")(conn)
+        assert go_on.wait(10)
+
+    async def story():
+        with pytest.raises(CommitUnknown):
+            await any_db.write(slow)
+        go_on.set()
+        await any_db.write(put("next"))
+        return await any_db.read(names)
+
+    assert run(story()) == ["next", "slow"]
+
+
+def test_too_many_waiting_are_refused(db, run, monkeypatch):
+    """The queue has a bound; who is beyond it is told at once."""
+    monkeypatch.setattr(threads, "BEGIN_MAX_S", 10)
+    began, go_on = threading.Event(), threading.Event()
+
+    def hold_up(conn):
+        began.set()
+        assert go_on.wait(10)
+
+    async def story():
+        first = asyncio.ensure_future(db.write(hold_up))
+        await asyncio.to_thread(began.wait, 5)
+        beyond = 3
+        count = database.WRITE_WAITING_MAX + beyond
+        writes = [asyncio.ensure_future(db.write(names)) for _ in range(count)]
+        _, pending = await asyncio.wait(writes, timeout=0)
+        while len(pending) > database.WRITE_WAITING_MAX:
+            _, pending = await asyncio.wait(writes, return_when=asyncio.FIRST_COMPLETED)
+        refused = [w.exception().code for w in writes if w.done()]
+        go_on.set()
+        await asyncio.gather(first, *pending)
+        return refused, beyond
+
+    refused, beyond = run(story())
+    assert refused == ["overloaded"] * beyond
+
+
+def test_time_is_the_databases(any_db, run):
+    """Integer milliseconds since 1970, moving on inside one transaction's life too."""
+
+    async def story():
+        host = time.time() * 1000
+        return host, await any_db.now_ms(), await any_db.write(now_ms)
+
+    host, first, second = run(story())
+    assert abs(first - host) < 60_000
+    assert first <= second
+
+
+def test_a_lease_has_one_holder(any_db, beside, run):
+    """It is renewed by its holder, refused to others, and free once it has lapsed."""
+
+    async def story():
+        first = await asyncio.gather(
+            any_db.lease("sweep", "a", 60_000), beside.lease("sweep", "b", 60_000)
+        )
+        holder, other = ("a", "b") if first[0] else ("b", "a")
+        again = [await any_db.lease("sweep", name, 60_000) for name in (holder, other)]
+        lapsed = text("UPDATE leases SET \"until\" = 0 WHERE name = 'sweep'")
+        await any_db.write(lambda conn: conn.execute(lapsed).rowcount)
+        taken = [await any_db.lease("sweep", name, 60_000) for name in (other, holder)]
+        return sorted(first), again, taken, await any_db.lease("else", holder, 60_000)
+
+    assert run(story()) == ([False, True], [True, False], [True, False], True)
+
+
+def test_half_a_lease_is_renewed(any_db, run):
+    """A holder that asks in time never loses it, and its answer holds for half its length."""
+
+    def left(conn):
+        return conn.scalar(text("SELECT \"until\" FROM leases WHERE name = 'sweep'")) - now_ms(conn)
+
+    async def story():
+        assert await any_db.lease("sweep", "a", 30_000)
+        assert await any_db.lease("sweep", "a", 120_000)
+        return await any_db.read(left)
+
+    assert run(story()) > 60_000
+
+
+def test_sqlite_is_as_durable_as_promised(db, run):
+    """An acknowledged order is on disk: WAL with a sync at each commit, and keys are checked."""
+
+    def pragmas(conn):
+        asked = ("journal_mode", "synchronous", "foreign_keys")
+        return [conn.exec_driver_sql(f"PRAGMA {name}").scalar() for name in asked]
+
+    assert run(db.write(pragmas)) == ["wal", 2, 1]
+
+
+@pytest.mark.postgres
+def test_postgresql_is_as_durable_and_bounded_as_promised(postgres_db, run):
+    """Commits are synchronous, waits are bounded, reads see one snapshot."""
+
+    def settings(conn):
+        asked = ("synchronous_commit", "lock_timeout", "statement_timeout", "transaction_isolation")
+        return [conn.exec_driver_sql(f"SHOW {name}").scalar() for name in asked]
+
+    assert run(postgres_db.write(settings)) == ["on", "1s", "2s", "read committed"]
+    assert run(postgres_db.read(settings))[-1] == "repeatable read"
+
+
+@pytest.mark.postgres
+def test_deadlocks_run_again(postgres_db, run):
+    """Two transactions that lock rows crosswise both commit in the end."""
+    second = Database(postgres_db.url)
+    barrier = threading.Barrier(2)
+    runs = []
+
+    def crosswise(first_name, then_name):
+        def fn(conn):
+            runs.append(first_name)
+            for name in (first_name, then_name):
+                value = facts.c.value + "x"
+                conn.execute(update(facts).where(facts.c.name == name).values(value=value))
+                if len(runs) <= 2 and name == first_name:
+                    barrier.wait(5)
+
+        return fn
+
+    async def story():
+        await postgres_db.write(put("a", ""))
+        await postgres_db.write(put("b", ""))
+        # The lock timeout is as long as the deadlock timeout; a deadlock must be found first.
+        for node in (postgres_db, second):
+            await node.write(lambda conn: conn.execute(text("SET deadlock_timeout = '50ms'")))
+        await asyncio.gather(
+            postgres_db.write(crosswise("a", "b")), second.write(crosswise("b", "a"))
+        )
+        values = await postgres_db.read(lambda conn: list(conn.scalars(select(facts.c.value))))
+        await second.close()
+        return values
+
+    assert run(story()) == ["xx", "xx"]
+    assert len(runs) == 3
+
+
+@pytest.mark.postgres
+def test_a_lock_that_is_not_had_in_time_is_store_down(postgres_db, run):
+    """A transaction that waits for another longer than a second gives up."""
+    import psycopg  # noqa: PLC0415 - an extra
+
+    url = postgres_db.url.replace("+psycopg", "")
+
+    async def story():
+        await postgres_db.write(put("a"))
+        with psycopg.connect(url) as other:
+            other.execute("SELECT * FROM facts FOR UPDATE")
+            with pytest.raises(Unavailable) as failure:
+                await postgres_db.write(
+                    lambda conn: conn.execute(postgres_db.lock(select(facts))).all()
+                )
+        return failure.value
+
+    failure = run(story())
+    assert failure.code == "store_down"
+    assert not isinstance(failure, CommitUnknown)
+
+
+def _pid(conn):
+    return conn.scalar(select(func.pg_backend_pid()))
+
+
+def _terminate(url: str, pid: int) -> None:
+    import psycopg  # noqa: PLC0415 - an extra
+
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as admin:
+        admin.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+
+@pytest.mark.postgres
+def test_a_connection_lost_before_commit_runs_again(postgres_db, run):
+    """Nothing was committed, so a restarted PostgreSQL costs nobody an answer."""
+
+    async def story():
+        _terminate(postgres_db.url, await postgres_db.write(_pid))
+        await postgres_db.write(put("a"))
+        return await postgres_db.read(names)
+
+    assert run(story()) == ["a"]
+
+
+@pytest.mark.postgres
+def test_a_connection_lost_at_commit_is_unknown(postgres_db, run):
+    """COMMIT was sent and not answered: its owner must read back before answering anyone."""
+
+    def lose(conn):
+        put("a")(conn)
+        _terminate(postgres_db.url, _pid(conn))
+
+    async def story():
+        with pytest.raises(CommitUnknown) as failure:
+            await postgres_db.write(lose)
+        await postgres_db.write(put("b"))
+        return failure.value.code, await postgres_db.read(names)
+
+    assert run(story()) == ("store_down", ["b"])
+
+
+def test_a_database_that_is_away_is_store_down(run, tmp_path):
+    """Nobody sees a driver's error."""
+    for url in (
+        f"sqlite:///{tmp_path}/no/such/folder/x.db",
+        f"postgresql://nobody@/nothing?host={tmp_path}",
+    ):
+        away = Database(url)
+        for attempt in (away.write(names), away.read(names)):
+            with pytest.raises(Unavailable) as failure:
+                run(attempt)
+            assert failure.value.code == "store_down"
+        run(away.close())
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "mysql://a/b", "sqlite://", "sqlite:///:memory:"])
+def test_other_urls_are_refused(url):
+    """The message says what a URL must be."""
+    with pytest.raises(ValueError, match="must be sqlite:///path or postgresql://"):
+        Database(url)
+
+
+def test_close_answers_what_was_submitted(any_db, run):
+    """What waits is still written; what comes later is told that we stop."""
+
+    async def story():
+        waiting = [asyncio.ensure_future(any_db.write(put(f"{n:03}"))) for n in range(50)]
+        await asyncio.sleep(0)
+        await any_db.close()
+        with pytest.raises(Unavailable) as failure:
+            await any_db.write(put("after"))
+        return await asyncio.gather(*waiting), failure.value.code
+
+    assert run(story()) == ([f"{n:03}" for n in range(50)], "shutting_down")
