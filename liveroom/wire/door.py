@@ -1,0 +1,146 @@
+"""The door: who may connect, judged before a connection costs anything.
+
+One door serves all connections of a process. It counts and compares; it never awaits, and
+reads no clock but the monotonic one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from liveroom.wire.codec import choose_format
+
+OVERFLOW_MAX: Final = 256
+"""Connections beyond the cap that still get their 503; those beyond are cut."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a door lets through; 0 means no limit. Plain values, so that it can be pickled.
+
+    `allowed_origins` are whole origins (`https://shop.example`), compared exactly.
+    """
+
+    connections_max: int = 0
+    connections_per_address_max: int = 0
+    handshakes_per_s_max: float = 0
+    header_timeout_s: float = 10.0
+    header_bytes_max: int = 64 * 1024
+    allowed_origins: tuple[str, ...] = ()
+    high_water: int = 64 * 1024
+    low_water: int = 16 * 1024
+    fragments_max: int = 64
+    control_frames_per_s_max: int = 10
+    close_within_s: float = 5.0
+    return_within_ms: int = 5000
+    command_within_s: float = 10.0
+
+
+class Refusal(NamedTuple):
+    """An HTTP answer in place of what was asked for."""
+
+    status: int
+    text: str
+    retry_after_s: int | None = None
+
+
+class Door:
+    """Counts connections and handshakes of this process, and refuses what is too much."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.draining = False
+        self.connections = 0
+        self.refused: Counter[str] = Counter()
+        self._addresses: Counter[str] = Counter()
+        self._handshakes = max(1.0, limits.handshakes_per_s_max)
+        self._filled_s = 0.0
+        self._origins = {origin.lower().rstrip("/") for origin in limits.allowed_origins}
+
+    def enter(self, address: str) -> Refusal | None:
+        """Count a connection from an address; a refusal when there are too many."""
+        self.connections += 1
+        self._addresses[address] += 1
+        limits = self.limits
+        if limits.connections_max and self.connections > limits.connections_max:
+            return self._busy("connections_max")
+        cap = limits.connections_per_address_max
+        if address and cap and self._addresses[address] > cap:
+            return self._busy("connections_per_address_max")
+        return None
+
+    def is_flooded(self, address: str) -> bool:
+        """Whether there are so many connections that not even a 503 is owed."""
+        limits = self.limits
+        total, cap = limits.connections_max, limits.connections_per_address_max
+        return bool(total and self.connections > total + OVERFLOW_MAX) or bool(
+            address and cap and self._addresses[address] > cap + OVERFLOW_MAX
+        )
+
+    def leave(self, address: str) -> None:
+        """A connection that entered has ended."""
+        self.connections -= 1
+        self._addresses[address] -= 1
+        if self._addresses[address] <= 0:
+            del self._addresses[address]
+
+    def judge(self, headers: Sequence[tuple[bytes, bytes]]) -> Refusal | None:
+        """Whether a WebSocket handshake with these headers is refused, and how."""
+        if self.draining:
+            return self._busy("draining")
+        found: dict[bytes, list[bytes]] = {}
+        for name, value in headers:
+            found.setdefault(name.lower(), []).append(value)
+        host = b"".join(found.get(b"host", [])[:1]).decode("latin-1")
+        for origin in found.get(b"origin", []):
+            if not self.is_own(origin.decode("latin-1"), host):
+                self.refused["origin"] += 1
+                return Refusal(403, "This origin may not connect.")
+        offered = b",".join(found.get(b"sec-websocket-protocol", [])).decode("latin-1")
+        if choose_format([name.strip() for name in offered.split(",") if name.strip()]) is None:
+            self.refused["subprotocol"] += 1
+            return Refusal(400, "None of these subprotocols is known.")
+        return self._spend()
+
+    def is_own(self, origin: str, host: str) -> bool:
+        """Whether pages of an origin may connect: those of this host, and the allowed ones.
+
+        Host and port are compared; the scheme is not, since a proxy that ends TLS changes it.
+        """
+        if origin.lower() in self._origins:
+            return True
+        try:
+            there, here = urlsplit(origin), urlsplit(f"//{host}")
+            port = {"https": 443, "http": 80}.get(there.scheme)
+            if port is None or not there.hostname or there.hostname != here.hostname:
+                return False
+            return here.port in {there.port or port, there.port}
+        except ValueError:
+            return False
+
+    def after_ms(self) -> int:
+        """A moment within `return_within_ms` for one client to return at, at random."""
+        return random.randrange(max(1, self.limits.return_within_ms))
+
+    def _spend(self) -> Refusal | None:
+        rate = self.limits.handshakes_per_s_max
+        if not rate:
+            return None
+        now_s = monotonic()
+        gained = (now_s - self._filled_s) * rate if self._filled_s else 0.0
+        self._filled_s = now_s
+        self._handshakes = min(max(1.0, rate), self._handshakes + gained)
+        if self._handshakes < 1:
+            return self._busy("handshakes_per_s_max")
+        self._handshakes -= 1
+        return None
+
+    def _busy(self, why: str) -> Refusal:
+        self.refused[why] += 1
+        return Refusal(503, "The server is busy; try again.", random.randint(1, 3))
