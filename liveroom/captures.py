@@ -1,0 +1,307 @@
+"""What providers say becomes of orders: paid, paid late, refunded.
+
+An event counts once, whatever the order in which events arrive: its row is written in the
+transaction that it changes something in. Money that came is a fact: it pays for the order,
+takes stock again for an order that had ended, or goes back. Each function is one transaction
+for `Database.write`; nothing here awaits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from sqlalchemy import JSON, Connection, Row, bindparam, func, insert, select, text, update
+
+from liveroom import outbox
+from liveroom.bookkeeping import (
+    LOCKED_ORDERS,
+    After,
+    Move,
+    News,
+    Wanted,
+    move_stock,
+    payments_of,
+    set_orders,
+    set_payment,
+)
+from liveroom.deciding import order_of
+from liveroom.ids import new_id
+from liveroom.inventory import Hold
+from liveroom.payments import Webhook
+from liveroom.placing import count_taken, late_refusal, lines_of, make_void
+from liveroom.states import move
+from liveroom.store import tables
+from liveroom.store.database import now_ms
+
+CAPTURED: Final = frozenset({"succeeded", "refunding", "refunded"})
+"""The states of a payment whose money has come; its amount is then what was captured."""
+
+
+class Late(Enum):
+    """What a late payment may count on: nothing is known yet, or there is no stock."""
+
+    ASK = "ask"
+    REFUND = "refund"
+
+
+_T = tables
+_TAKE_IN = text(
+    "INSERT INTO payment_events (provider, event, kind, body, received_at)"
+    " VALUES (:provider, :event, :kind, :body, :at) ON CONFLICT (provider, event) DO NOTHING"
+).bindparams(bindparam("body", type_=JSON))
+
+PARKED_MAX_MS: Final = 24 * 3_600_000
+"""How long an event may wait for its payment to be known."""
+
+
+def take_in(conn: Connection, said: Webhook, late: Late | list[Hold] = Late.ASK) -> After:
+    """Take in what a provider said, once: the same event again changes nothing.
+
+    `late` is asked only where the order has expired or was cancelled: without an answer the
+    event stays unapplied and `After.wants` names what to hold; holds are placed and sold at
+    once; `Late.REFUND` sends the money back.
+    """
+    after = After(at=now_ms(conn))
+    if not _first_time(conn, said, after.at):
+        return after
+    found = _payment_and_order(conn, said)
+    if found is None:
+        after.parked = True
+        return after
+    payment, order = found
+    match said.kind:
+        case "payment.succeeded":
+            _captured(_Capture(conn, after, said, payment, order), late)
+        case "payment.failed":
+            if payment.state == "started":
+                set_payment(conn, after.at, payment, "failed")
+        case "refund.succeeded" | "refund.failed":
+            _refund_ended(conn, after, said, payment, order)
+    applied_at = after.at if after.wants is None else None
+    conn.execute(
+        update(_T.payment_events)
+        .where(
+            _T.payment_events.c.provider == said.provider,
+            _T.payment_events.c.event == said.event,
+        )
+        .values(applied_at=applied_at, payment=payment.id)
+    )
+    return after
+
+
+def waiting_events(conn: Connection, limit: int, beyond: tuple[int, str]) -> list[Row[Any]]:
+    """Events taken in but not applied, oldest first, after (received_at, event).
+
+    Those whose payment nobody has told us of in `PARKED_MAX_MS` are left out.
+    """
+    events = _T.payment_events.c
+    oldest = now_ms(conn) - PARKED_MAX_MS
+    received_at, last = beyond
+    return list(
+        conn.execute(
+            select(_T.payment_events)
+            .where(
+                events.applied_at.is_(None),
+                events.payment.is_not(None) | (events.received_at > oldest),
+                (events.received_at > received_at)
+                | ((events.received_at == received_at) & (events.event > last)),
+            )
+            .order_by(events.received_at, events.event)
+            .limit(limit)
+        )
+    )
+
+
+def _first_time(conn: Connection, said: Webhook, at: int) -> bool:
+    """Record the event; False if it was applied before."""
+    row = {
+        "provider": said.provider,
+        "event": said.event,
+        "kind": said.kind,
+        "body": msgspec.to_builtins(said),
+        "at": at,
+    }
+    conn.execute(_TAKE_IN, row)
+    events = _T.payment_events.c
+    mine = (events.provider == said.provider, events.event == said.event)
+    return conn.scalar(select(events.applied_at).where(*mine).with_for_update()) is None
+
+
+def _payment_and_order(conn: Connection, said: Webhook) -> tuple[Row[Any], Row[Any]] | None:
+    """The payment that is meant and its order, both locked, the order first."""
+    payments = _T.payments.c
+    where = (payments.provider == said.provider, payments.reference == said.reference)
+    order = conn.scalar(select(payments.order).where(*where))
+    if order is None:
+        return None
+    row = conn.execute(LOCKED_ORDERS, {"ids": [order]}).one()
+    return conn.execute(select(_T.payments).where(*where).with_for_update()).one(), row
+
+
+class _Capture(NamedTuple):
+    """Money that came, with the locked rows that it is for."""
+
+    conn: Connection
+    after: After
+    said: Webhook
+    payment: Row[Any]
+    order: Row[Any]
+
+    def take(self) -> None:
+        """The payment has succeeded; from now on its amount is what came."""
+        set_payment(self.conn, self.after.at, self.payment, "succeeded")
+        self.conn.execute(
+            update(_T.payments)
+            .where(_T.payments.c.id == self.payment.id)
+            .values(amount_minor=self.said.amount_minor, currency=self.said.currency)
+        )
+
+    def take_and_send_back(self, why: str) -> None:
+        """The payment has succeeded, and is refunded through the outbox with a stable key."""
+        self.take()
+        move("payment", "succeeded", "refunding")
+        self.conn.execute(
+            update(_T.payments).where(_T.payments.c.id == self.payment.id).values(state="refunding")
+        )
+        refund = {
+            "id": new_id(),
+            "payment": self.payment.id,
+            "state": "pending",
+            "amount_minor": self.said.amount_minor,
+            "why": why,
+            "created_at": self.after.at,
+            "changed_at": self.after.at,
+        }
+        self.conn.execute(insert(_T.refunds), refund)
+        outbox.add(self.conn, "refund", {"refund": refund["id"]}, self.after.at)
+
+    def pay(self, lines: list[Row[Any]], moves: list[Move]) -> None:
+        """The order is paid, and its units are sold."""
+        self.take()
+        self.after.told = move_stock(self.conn, self.after.at, moves)
+        set_orders(self.conn, self.after.at, [self.order], "paid")
+        paid = order_of(self.order, lines, "paid")
+        self.after.news.append(News("order.paid", self.order.buyer, paid))
+
+
+def _captured(capture: _Capture, late: Late | list[Hold]) -> None:
+    said, payment, order = capture.said, capture.payment, capture.order
+    if payment.state in CAPTURED:
+        return
+    if (said.amount_minor, said.currency) != (payment.amount_minor, payment.currency):
+        capture.take_and_send_back("amount_mismatch")
+    elif order.state in ("placed", "closing"):
+        lines = lines_of(capture.conn, [order.id])[order.id]
+        capture.pay(lines, [_sale(line) for line in lines])
+    elif order.state in ("expired", "cancelled"):
+        _captured_late(capture, late)
+    else:  # the order was paid before: this money is not owed
+        capture.take_and_send_back("second_capture")
+
+
+def _captured_late(capture: _Capture, late: Late | list[Hold]) -> None:
+    conn, after, order = capture.conn, capture.after, capture.order
+    if late is Late.REFUND:
+        capture.take_and_send_back("late_payment")
+        set_orders(conn, after.at, [order], "refund_pending")
+        return
+    lines = lines_of(conn, [order.id])[order.id]
+    if isinstance(late, Late):
+        after.wants = Wanted(order.id, order.buyer, order.room, lines)
+        return
+    refusal = late_refusal(conn, order, late)
+    if refusal is not None:
+        after.ended = [hold.id for hold in late]
+        make_void(conn, after.at, after.ended)
+        # A raised fence or a void hold says nothing of the stock: hold again.
+        again = refusal.code in ("rebuilding", "hold_expired")
+        _captured_late(capture, Late.ASK if again else Late.REFUND)
+        return
+    holds = {hold.pool: hold.id for hold in late}
+    moves = []
+    for line in lines:
+        hold = holds[line.pool]
+        moves.append(Move(line.pool, "reserve", order.id, reserved=line.qty, hold=hold))
+        moves.append(_sale(line))
+    _count_again(conn, order, lines, holds)
+    capture.pay(lines, moves)
+
+
+def _sale(line: Row[Any]) -> Move:
+    return Move(line.pool, "sell", line.order, reserved=-line.qty, sold=line.qty)
+
+
+def _refund_ended(
+    conn: Connection, after: After, said: Webhook, payment: Row[Any], order: Row[Any]
+) -> None:
+    """A refund has succeeded or failed; payment and order follow from all of their refunds."""
+    refunds = _T.refunds.c
+    changed = conn.execute(
+        update(_T.refunds)
+        .where(refunds.id == said.refund, refunds.payment == payment.id, refunds.state == "pending")
+        .values(state=said.kind.removeprefix("refund."), changed_at=after.at)
+    ).rowcount
+    if not changed:
+        return
+    left, pending = _refunds_left(conn, [payment.id])
+    if not pending and payment.state == "refunding":
+        set_payment(conn, after.at, payment, "succeeded" if left else "refunded")
+    if order.state != "refund_pending":
+        return
+    payments = payments_of(conn, [order.id])[order.id]
+    left, pending = _refunds_left(conn, [row.id for row in payments if row.state in CAPTURED])
+    if pending or (left and not _delivered(conn, order.id)):
+        return
+    state = "paid" if left else "refunded"
+    set_orders(conn, after.at, [order], state)
+    if state == "refunded":
+        lines = lines_of(conn, [order.id])[order.id]
+        after.news.append(News("order.refunded", order.buyer, order_of(order, lines, state)))
+
+
+def _refunds_left(conn: Connection, payments: Collection[str]) -> tuple[int, int]:
+    """(What was captured and not given back, how many refunds are under way)."""
+    captured = conn.scalar(
+        select(func.coalesce(func.sum(_T.payments.c.amount_minor), 0)).where(
+            _T.payments.c.id.in_(payments)
+        )
+    )
+    rows = conn.execute(
+        select(_T.refunds.c.state, _T.refunds.c.amount_minor).where(
+            _T.refunds.c.payment.in_(payments)
+        )
+    ).all()
+    back = sum(row.amount_minor for row in rows if row.state == "succeeded")
+    return int(captured or 0) - back, sum(row.state == "pending" for row in rows)
+
+
+def _delivered(conn: Connection, order: str) -> bool:
+    """Whether the order's units are sold: a late payment without stock has none."""
+    sold = select(func.coalesce(func.sum(_T.ledger.c.sold), 0)).where(_T.ledger.c.order == order)
+    return bool(conn.scalar(sold))
+
+
+def _count_again(
+    conn: Connection, order: Row[Any], lines: Sequence[Row[Any]], holds: dict[str, str]
+) -> None:
+    """A late payment takes its units anew: they count for the buyer, under their new holds."""
+    count_taken(conn, {(line.pool, order.buyer): line.qty for line in lines})
+    for line in lines:
+        conn.execute(
+            update(_T.order_lines)
+            .where(_T.order_lines.c.order == order.id, _T.order_lines.c.line == line.line)
+            .values(hold=holds[line.pool])
+        )
+
+
+def refund_of(conn: Connection, refund: str) -> Row[Any]:
+    """A refund with its payment's provider, reference and currency."""
+    payments = _T.payments.c
+    return conn.execute(
+        select(_T.refunds, payments.provider, payments.reference, payments.currency)
+        .join(_T.payments, payments.id == _T.refunds.c.payment)
+        .where(_T.refunds.c.id == refund)
+    ).one()

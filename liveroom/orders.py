@@ -1,0 +1,404 @@
+"""Orders: from holds to orders on disk, and on to what becomes of them.
+
+Nobody is answered `ok` before the transaction has committed, and nobody is refused before SQL
+was asked whether the order is there already. Orders that arrive while a commit is under way
+form the next batch. After a commit Redis is told and events leave; if that fails, the sweeper
+tells what is lacking from the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+import structlog
+from sqlalchemy import ColumnElement, Connection, select, tuple_
+
+from liveroom import closing, shapes
+from liveroom.batching import Batcher
+from liveroom.bookkeeping import After, News
+from liveroom.deciding import Known, Plan, Wish, first_answer, order_of
+from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
+from liveroom.inventory import HoldLineRequest, HoldRequest, Inventory
+from liveroom.metrics import Counters
+from liveroom.payments import Payments, Webhook
+from liveroom.placing import known_orders, lines_of, place_batch
+from liveroom.settling import Settling
+from liveroom.store import tables
+from liveroom.store.backplane import Backplane
+from liveroom.store.database import CommitUnknown, Database, now_ms
+from liveroom.store.ledger import pool_of
+from liveroom.telling import Telling
+
+BATCH_MAX: Final = 64
+LOOKUPS_MAX: Final = 256
+WAITING_MAX: Final = 20_000
+TRIES_MAX: Final = 4
+RETRY_FIRST_S: Final = 0.05
+DUE_MAX: Final = 100
+DUE_PAGES_MAX: Final = 100
+RECENT_MS: Final = 3_600_000
+OF_BUYER_MAX: Final = 50
+OPEN: Final = ("placed", "closing", "refund_pending")
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class LineRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A line as the buyer asks for it; `price_minor` is the price that the buyer saw."""
+
+    sku: str
+    qty: int
+    drop: str | None = None
+    price_minor: int | None = None
+
+
+class Page(msgspec.Struct):
+    """One page of orders; `next` is the cursor of the page after it, or none."""
+
+    items: Sequence[shapes.Order]
+    next: str | None
+
+
+class Orders:
+    """Places orders, shows them, ends them, and takes in what providers say of them.
+
+    `pay_within_s` counts from the commit by the database's clock; an order whose provider
+    does not answer while it is closing ends after `closing_max_s` all the same.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        inventory: Inventory,
+        payments: Payments,
+        backplane: Backplane,
+        counters: Counters,
+        *,
+        pay_within_s: float,
+        closing_max_s: float = 60.0,
+    ) -> None:
+        self._db = db
+        self._inventory = inventory
+        self._counters = counters
+        self._pay_within_ms = round(pay_within_s * 1000)
+        self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._placing = Batcher(self._place, size_max=BATCH_MAX, waiting_max=WAITING_MAX)
+        self._lookups = Batcher(self._look_up, size_max=LOOKUPS_MAX, waiting_max=WAITING_MAX)
+        self._telling = Telling(inventory, backplane)
+        self._settling = Settling(
+            db, inventory, payments, self._telling, closing_max_ms=round(closing_max_s * 1000)
+        )
+
+    async def close(self) -> None:
+        """Answer what was asked so far, and tell of it."""
+        await self._placing.close()
+        await self._lookups.close()
+        await self._telling.close()
+
+    # ── placing ───────────────────────────────────────────────────────────────────────────
+
+    async def place(
+        self,
+        *,
+        order: str,
+        buyer: str,
+        room: str,
+        lines: Sequence[LineRequest],
+        content: str,
+        again: bool = False,
+    ) -> shapes.Order:
+        """Buy now: the order, on disk. The same id and content give the same answer again.
+
+        Refused: not_open, sale_paused, sold_out, limit_reached, price_changed. Invalid:
+        id_reused, not_found, bad_argument. Unavailable: rebuilding, store_down, overloaded.
+        """
+        request = HoldRequest(
+            buyer=buyer, room=room, key=order, lines=_merged(lines), kind="placing", again=again
+        )
+        return await self._once(order, buyer, content, lambda: self._buy_now(request, content))
+
+    async def checkout(self, *, order: str, buyer: str, room: str, content: str) -> shapes.Order:
+        """Order what the buyer's cart in this room holds: all of it or nothing.
+
+        `hold_expired` if the cart is empty or any of it has expired; a refused checkout leaves
+        the cart as it was, with its old deadlines. Otherwise as `place`.
+        """
+        return await self._once(
+            order, buyer, content, lambda: self._check_out(order, buyer, room, content)
+        )
+
+    async def _buy_now(self, request: HoldRequest, content: str) -> shapes.Order:
+        """Hold and place; again by itself where the fence was raised in between."""
+        for attempt in range(TRIES_MAX):
+            holds = await self._inventory.hold(request)
+            wish = Wish(
+                order=request.key,
+                buyer=request.buyer,
+                room=request.room,
+                content=content,
+                buy_now=True,
+                holds=holds,
+            )
+            try:
+                return await self._placing.submit(wish)
+            except LiveroomError as refusal:
+                if refusal.code not in {"rebuilding", "hold_expired"}:
+                    raise
+            await asyncio.sleep(RETRY_FIRST_S * 2**attempt)
+        raise Unavailable("rebuilding")
+
+    async def _check_out(self, order: str, buyer: str, room: str, content: str) -> shapes.Order:
+        holds = await self._inventory.to_placing(buyer, room, order)
+        wish = Wish(
+            order=order, buyer=buyer, room=room, content=content, buy_now=False, holds=holds
+        )
+        try:
+            return await self._placing.submit(wish)
+        except CommitUnknown:
+            raise  # it may yet be an order: whoever sweeps the holds will find out
+        except LiveroomError as refusal:
+            await self._inventory.back_to_held([hold.id for hold in holds])
+            if refusal.code == "rebuilding":
+                raise Refused("hold_expired") from refusal
+            raise
+
+    async def _once(
+        self,
+        order: str,
+        buyer: str,
+        content: str,
+        attempt: Callable[[], Awaitable[shapes.Order]],
+    ) -> shapes.Order:
+        """Requests of one order id run one after another, and none is refused unasked."""
+        waited = False
+        while (leader := self._under_way.get(order)) is not None:
+            waited = True
+            await asyncio.shield(leader)
+        mine = asyncio.get_running_loop().create_future()
+        self._under_way[order] = mine
+        try:
+            known = await self._lookups.submit(order) if waited else None
+            if known is None:
+                return await attempt()
+        except Unavailable:
+            raise
+        except LiveroomError as refusal:
+            known = await self._lookups.submit(order)
+            if known is None or refusal.code == "id_reused":
+                raise
+        finally:
+            del self._under_way[order]
+            mine.set_result(None)
+        return _or_raise(first_answer(known, buyer, content))
+
+    async def _look_up(self, orders: Sequence[str]) -> Sequence[Known | None]:
+        known = await self._db.read(lambda conn: known_orders(conn, orders))
+        return [known.get(order) for order in orders]
+
+    async def _place(self, wishes: Sequence[Wish]) -> Sequence[shapes.Order | Exception]:
+        """One group commit. A wish that breaks the batch is tried alone, once, like the rest."""
+        try:
+            plan = await self._db.write(self._transaction(wishes))
+        except CommitUnknown as unknown:
+            return await self._read_back(wishes, unknown)
+        except Unavailable as away:
+            return [away] * len(wishes)
+        except Exception:
+            log.exception("orders.batch_failed", orders=len(wishes))
+            if len(wishes) == 1:
+                return [Unavailable("internal")]
+            return [(await self._place([wish]))[0] for wish in wishes]
+        self._committed(plan)
+        return plan.answers
+
+    def _transaction(self, wishes: Sequence[Wish]) -> Callable[[Connection], Plan]:
+        return lambda conn: place_batch(conn, wishes, self._pay_within_ms)
+
+    async def _read_back(
+        self, wishes: Sequence[Wish], unknown: CommitUnknown
+    ) -> Sequence[shapes.Order | Exception]:
+        """What SQL has of a batch whose COMMIT was not answered.
+
+        What is not there may still come: it is answered `store_down`, its holds are left to
+        the sweeper, and the same order id will get the truth.
+        """
+        log.warning("orders.commit_unknown", orders=len(wishes))
+        known = await self._look_up([wish.order for wish in wishes])
+        return [
+            unknown if there is None else first_answer(there, wish.buyer, wish.content)
+            for wish, there in zip(wishes, known, strict=True)
+        ]
+
+    def _committed(self, plan: Plan) -> None:
+        self._counters.orders_placed += len(plan.placed)
+        self._counters.order_batches += 1
+        if plan.broken:
+            self._counters.broken_holds += plan.broken
+            log.error("orders.broken_holds", holds=plan.broken)
+        news = [News("order.placed", buyer, order) for buyer, order in plan.placed]
+        self._telling.tell(
+            After(
+                at=plan.at,
+                told=plan.told,
+                news=news,
+                ended=plan.ended,
+                returned=plan.returned,
+            )
+        )
+
+    # ── showing ───────────────────────────────────────────────────────────────────────────
+
+    async def show(
+        self, order: str, buyer: str | None, *, shops: Collection[str] = ()
+    ) -> shapes.Order:
+        """The order as it is now.
+
+        `not_found` unless it is this buyer's, or has goods of one of the shops; None sees all.
+        """
+        where = [tables.orders.c.id == order, *_seen_by(buyer, shops)]
+        found = await self._db.read(lambda conn: _find(conn, where, 1))
+        if not found:
+            raise Invalid("not_found")
+        return found[0]
+
+    async def of_buyer(self, buyer: str, room: str) -> Sequence[shapes.Order]:
+        """The buyer's orders in a room that are open or changed in the last hour, newest first."""
+        orders = tables.orders.c
+        mine = [orders.buyer == buyer, orders.room == room]
+
+        def read(conn: Connection) -> Sequence[shapes.Order]:
+            recent = orders.changed_at > now_ms(conn) - RECENT_MS
+            return _find(conn, [*mine, orders.state.in_(OPEN) | recent], OF_BUYER_MAX)
+
+        return await self._db.read(read)
+
+    async def list(
+        self,
+        *,
+        buyer: str | None,
+        shops: Collection[str] = (),
+        room: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page:
+        """Orders, newest first: the buyer's own and those with goods of the shops.
+
+        Without a buyer all. `after` is the `next` of the page before.
+        """
+        orders = tables.orders.c
+        where = _seen_by(buyer, shops)
+        if room is not None:
+            where.append(orders.room == room)
+        if after is not None:
+            where.append(tuple_(orders.placed_at, orders.id) < tuple_(*_cursor(after)))
+        found = await self._db.read(lambda conn: _find(conn, where, limit + 1))
+        last = found[limit - 1] if len(found) > limit else None
+        return Page(found[:limit], f"{last.placed_at}.{last.id}" if last else None)
+
+    # ── ending unpaid ─────────────────────────────────────────────────────────────────────
+
+    async def cancel(self, order: str, buyer: str) -> shapes.Order:
+        """Cancel an unpaid order: its units are on sale again. Answers the order as it is then.
+
+        The provider is asked first; if money has come meanwhile, the order is paid, not
+        cancelled. `illegal_transition` for an order that is paid or has ended.
+        """
+        begun = await self._db.write(lambda conn: closing.begin_cancelling(conn, order, buyer))
+        await self._settling.finish(begun)
+        return await self.show(order, buyer)
+
+    async def expire_once(self) -> int:
+        """End all orders whose time to pay has passed; how many were looked at."""
+        return await self._settling.expire_once()
+
+    # ── what providers say ────────────────────────────────────────────────────────────────
+
+    async def settle(self, said: Webhook) -> None:
+        """Take in, once, what a provider said (`Payments.verify`). Returns after the commit.
+
+        Raises:
+            Unavailable: nothing is on record; the provider must send it again.
+        """
+        await self._settling.settle(said)
+
+    async def settle_waiting_once(self) -> int:
+        """Try again what waits for its payment or for stock; how many events were looked at."""
+        return await self._settling.settle_waiting_once()
+
+    async def refund(self, body: dict[str, Any]) -> None:
+        """The outbox's handler for `refund`: ask the provider to send money back."""
+        await self._settling.refund(body)
+
+
+def _or_raise(answer: shapes.Order | Invalid) -> shapes.Order:
+    if isinstance(answer, Invalid):
+        raise answer
+    return answer
+
+
+def _seen_by(buyer: str | None, shops: Collection[str]) -> list[ColumnElement[bool]]:
+    if buyer is None:
+        return []
+    mine = tables.orders.c.buyer == buyer
+    if not shops:
+        return [mine]
+    goods = (
+        select(tables.order_lines.c.order)
+        .join(tables.skus, tables.skus.c.id == tables.order_lines.c.sku)
+        .join(tables.products, tables.products.c.id == tables.skus.c.product)
+        .where(tables.products.c.shop.in_(list(shops)))
+    )
+    return [mine | tables.orders.c.id.in_(goods)]
+
+
+def _cursor(text: str) -> tuple[int, str]:
+    at, _, last = text.partition(".")
+    if not (at.isascii() and at.isdecimal() and len(at) < 16 and last):
+        raise Invalid("bad_argument", "This cursor is none of ours.")
+    return int(at), last
+
+
+def _find(conn: Connection, where: Sequence[ColumnElement[bool]], limit: int) -> list[shapes.Order]:
+    orders = tables.orders
+    rows = conn.execute(
+        select(orders)
+        .where(*where)
+        .order_by(orders.c.placed_at.desc(), orders.c.id.desc())
+        .limit(limit)
+    ).all()
+    lines = lines_of(conn, [row.id for row in rows]) if rows else {}
+    return [order_of(row, lines[row.id]) for row in rows]
+
+
+def _merged(lines: Sequence[LineRequest]) -> list[HoldLineRequest]:
+    """One line for each pool: the same SKU twice is asked for as one number."""
+    merged: dict[tuple[str, str | None], LineRequest] = {}
+    for line in lines:
+        known = merged.get((line.sku, line.drop))
+        if known is None:
+            merged[line.sku, line.drop] = line
+            continue
+        prices = {line.price_minor, known.price_minor} - {None}
+        if len(prices) > 1:
+            raise Invalid("bad_argument", "One SKU stands on two lines with two prices.")
+        merged[line.sku, line.drop] = LineRequest(
+            sku=line.sku,
+            qty=known.qty + line.qty,
+            drop=line.drop,
+            price_minor=next(iter(prices), None),
+        )
+    return [
+        HoldLineRequest(
+            pool=pool_of(line.sku, line.drop),
+            sku=line.sku,
+            drop=line.drop,
+            qty=line.qty,
+            price_minor=line.price_minor,
+        )
+        for line in merged.values()
+    ]

@@ -1,0 +1,199 @@
+"""What becomes of orders by time and by money.
+
+The transactions are in `closing.py` and `captures.py`; here is what must be asked of providers
+and of the gates in between.
+
+The provider and the gates are always asked outside of a transaction, and every transaction
+looks again at what it finds: whoever comes first, sweeper, buyer or webhook, the others do
+nothing. One order that fails stops none of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import msgspec
+import structlog
+from sqlalchemy import Row
+
+from liveroom import captures, closing
+from liveroom.bookkeeping import Wanted
+from liveroom.captures import Late
+from liveroom.closing import Closing
+from liveroom.errors import Invalid, Refused, Unavailable
+from liveroom.inventory import Hold, HoldLineRequest, HoldRequest, Inventory
+from liveroom.payments import Payments, Webhook
+from liveroom.store.database import Database
+from liveroom.telling import Telling
+
+TRIES_MAX: Final = 4
+DUE_MAX: Final = 100
+DUE_PAGES_MAX: Final = 100
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class Settling:
+    """Ends orders that nobody paid, and takes in what providers say."""
+
+    def __init__(
+        self,
+        db: Database,
+        inventory: Inventory,
+        payments: Payments,
+        telling: Telling,
+        *,
+        closing_max_ms: int,
+    ) -> None:
+        self._db = db
+        self._inventory = inventory
+        self._payments = payments
+        self._telling = telling
+        self._closing_max_ms = closing_max_ms
+
+    async def expire_once(self) -> int:
+        """Close all orders whose time to pay has passed; how many were looked at.
+
+        One that fails is logged and tried at the next sweep, and stops none of the others.
+        """
+        looked_at, beyond = 0, (0, "")
+        for _ in range(DUE_PAGES_MAX):
+            due = await self._db.read(partial(closing.due_orders, limit=DUE_MAX, beyond=beyond))
+            if not due:
+                break
+            beyond = due[-1]
+            looked_at += len(due)
+            ids = [order for _, order in due]
+            await self.finish(await self._in_one_or_alone(ids, self._begin))
+        return looked_at
+
+    async def _begin(self, ids: Sequence[str]) -> list[Closing]:
+        return await self._db.write(lambda conn: closing.begin_closing(conn, ids, due_only=True))
+
+    async def finish(self, closings: Sequence[Closing]) -> None:
+        """Ask the providers, then end those whose payments are closed."""
+        closed = await asyncio.gather(*(self._close_payments(one) for one in closings))
+        ids = [one.order for one, ended in zip(closings, closed, strict=True) if ended]
+        await self._in_one_or_alone(ids, self._end)
+
+    async def _end(self, ids: Sequence[str]) -> list[None]:
+        after = await self._db.write(lambda conn: closing.finish_closing(conn, ids))
+        self._telling.tell(after)
+        return []
+
+    async def _close_payments(self, one: Closing) -> bool:
+        """Whether the order may end now: nothing can be captured, or it has waited too long."""
+        try:
+            for payment in one.payments:
+                provider = self._payments.provider(payment.provider)
+                said = await provider.close(payment=payment.id, reference=payment.reference)
+                if said is not None:
+                    await self.settle(said)
+                    return False
+        except Exception:
+            log.exception("orders.close_failed", order=one.order)
+            return await self._db.now_ms() - one.since >= self._closing_max_ms
+        return True
+
+    async def _in_one_or_alone(
+        self, ids: Sequence[str], run: Callable[[Sequence[str]], Awaitable[list[T]]]
+    ) -> list[T]:
+        """All in one transaction; where that fails, each alone, once, its failure its own."""
+        if not ids:
+            return []
+        try:
+            return await run(ids)
+        except Unavailable:
+            raise
+        except Exception:
+            log.exception("orders.batch_failed", orders=len(ids))
+            if len(ids) == 1:
+                return []
+        done: list[T] = []
+        for order in ids:
+            done += await self._in_one_or_alone([order], run)
+        return done
+
+    # ── what providers say ────────────────────────────────────────────────────────────────
+
+    async def settle(self, said: Webhook) -> None:
+        """Take in, once, what a provider said. Returns after the commit.
+
+        What cannot be applied yet (an unknown payment, stock being rebuilt) is on record and
+        tried again by the sweeper.
+
+        Raises:
+            Unavailable: nothing is on record; the provider must send it again.
+        """
+        late: Late | list[Hold] = Late.ASK
+        for _ in range(TRIES_MAX):
+            after = await self._db.write(partial(captures.take_in, said=said, late=late))
+            self._telling.tell(after)
+            if after.wants is None:
+                return
+            try:
+                late = await self._hold_late(after.wants)
+            except Unavailable as error:
+                log.warning("orders.late_payment_waits", order=after.wants.order, code=error.code)
+                return
+
+    async def _hold_late(self, wanted: Wanted) -> Late | list[Hold]:
+        lines = [
+            HoldLineRequest(pool=line.pool, sku=line.sku, drop=line.drop, qty=line.qty)
+            for line in wanted.lines
+        ]
+        request = HoldRequest(
+            buyer=wanted.buyer,
+            room=wanted.room,
+            key=f"late:{wanted.order}",
+            lines=lines,
+            kind="placing",
+            again=True,
+        )
+        try:
+            return await self._inventory.hold(request)
+        except (Refused, Invalid) as refusal:
+            log.info("orders.late_payment_refunded", order=wanted.order, code=refusal.code)
+            return Late.REFUND
+
+    async def settle_waiting_once(self) -> int:
+        """Try again what waits for its payment or for stock; how many events were looked at."""
+        looked_at, beyond = 0, (0, "")
+        for _ in range(DUE_PAGES_MAX):
+            rows = await self._db.read(
+                partial(captures.waiting_events, limit=DUE_MAX, beyond=beyond)
+            )
+            if not rows:
+                break
+            beyond = (rows[-1].received_at, rows[-1].event)
+            looked_at += len(rows)
+            for row in rows:
+                await self._settle_waiting(row)
+        return looked_at
+
+    async def _settle_waiting(self, row: Row[Any]) -> None:
+        try:
+            await self.settle(msgspec.convert(row.body, Webhook))
+        except Unavailable:
+            raise
+        except Exception:
+            log.exception("orders.event_failed", provider=row.provider, event=row.event)
+
+    async def refund(self, body: dict[str, Any]) -> None:
+        """The outbox's handler: ask the provider to send money back, under the refund's id."""
+        refund = await self._db.read(lambda conn: captures.refund_of(conn, body["refund"]))
+        if refund.state != "pending":
+            return
+        said = await self._payments.provider(refund.provider).refund(
+            refund=refund.id,
+            reference=refund.reference,
+            amount_minor=refund.amount_minor,
+            currency=refund.currency,
+        )
+        if said is not None:
+            await self.settle(said)
