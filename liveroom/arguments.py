@@ -6,10 +6,11 @@ is passed over, so that clients may be newer than the server.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from liveroom.errors import Invalid
 from liveroom.ids import Id
 from liveroom.money import Price
 
@@ -24,6 +25,17 @@ Kind = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,16}$")]
 ShelfPlace = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=100)]
 KEY_MAX = 64
+
+
+T = TypeVar("T")
+
+
+def fitting(data: Any, kind: type[T]) -> T:
+    """`data` as a `kind`, or `bad_argument` with where it does not fit."""
+    try:
+        return msgspec.convert(data, kind, strict=True)
+    except msgspec.ValidationError as fault:
+        raise Invalid("bad_argument", f"The data does not fit: {fault}") from None
 
 
 class _Arguments(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -6,7 +6,7 @@ from then on only the ledger moves them. A list is newest first, in pages by a c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -95,7 +95,7 @@ class Catalog:
         def write(conn: Connection) -> shapes.Shop:
             row = {"id": shop_id, "name": new.name, "created_at": now_ms(conn)}
             insert_new(conn, tables.shops, row)
-            return shapes.Shop(**row)
+            return _shop(conn, shop_id)
 
         return await self._db.write(write)
 
@@ -248,11 +248,6 @@ def cursor(text: str) -> tuple[int, str]:
     if not (at.isdecimal() and at.isascii() and len(at) < 16 and last_id):
         raise Invalid("bad_argument", "This cursor is none of ours.")
     return int(at), last_id
-
-
-def sku_ids(products: Iterable[shapes.Product]) -> list[str]:
-    """The ids of all SKUs of `products`."""
-    return [sku.id for product in products for sku in product.skus]
 
 
 def _shop(conn: Connection, shop_id: str) -> shapes.Shop:

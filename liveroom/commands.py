@@ -117,7 +117,7 @@ class Commands:
             room=room,
             member=member,
             cmd=cmd,
-            args=fitting(data, command.args),
+            args=args.fitting(data, command.args),
             content=content_of(cmd, room, member, data),
             key=key,
             operation=f"{member.id}:{key or new_id()}",
@@ -154,14 +154,6 @@ def refuse_unless_may(who: Who, member: Member, room: str) -> None:
         who is Who.MODERATOR and not member.moderates(room)
     ):
         raise Denied("forbidden")
-
-
-def fitting(data: Any, kind: type[Any]) -> Any:
-    """`data` as a `kind`, or `bad_argument` with where it does not fit."""
-    try:
-        return msgspec.convert(data, kind, strict=True)
-    except msgspec.ValidationError as fault:
-        raise Invalid("bad_argument", f"The data does not fit: {fault}") from None
 
 
 def content_of(cmd: str, room: str, member: Member, data: dict[str, Any]) -> str:

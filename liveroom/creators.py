@@ -200,8 +200,9 @@ def _creators(conn: Connection, rows: Sequence[RowMapping]) -> list[shapes.Creat
     open_roles = select(held).where(held.c.creator.in_(ids) & held.c.until.is_(None))
     for role in conn.execute(open_roles.order_by(held.c.role)):
         roles[role.creator].append(role.role)
-    counted = select(fans.c.creator, func.count()).where(fans.c.creator.in_(ids))
-    followers = dict(conn.execute(counted.group_by(fans.c.creator)).tuples().all())
+    counted = select(fans.c.creator, func.count().label("fans")).where(fans.c.creator.in_(ids))
+    grouped = conn.execute(counted.group_by(fans.c.creator))
+    followers = {row.creator: row.fans for row in grouped}
     return [
         shapes.Creator(**row, roles=roles[row["id"]], followers=followers.get(row["id"], 0))
         for row in rows

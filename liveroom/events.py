@@ -86,11 +86,13 @@ class ProductUnpinned(_Data):  # noqa: D101
 
 class ShelfChanged(_Data):  # noqa: D101
     shelf: list[shapes.Product]
+    v: int = 0  # the room's, which grows with its shelf
 
 
 class PriceChanged(_Data):  # noqa: D101
     sku: str
     price_minor: int
+    v: int = 0  # the room's, which grows with its prices
 
 
 class DropChanged(_Data):  # noqa: D101

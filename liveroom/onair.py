@@ -174,12 +174,16 @@ class OnAir:
         """
         taps = self._taps.setdefault(room, {})
         if kind not in taps:
-            picture = self._pictures.get(room)
-            state = await self._backplane.room_state(room) if picture is None else None
-            known = state.reactions[0] if state is not None else picture.reactions
+            known = await self._kinds(room)
             if len({*known, *taps, kind}) > KINDS_MAX:
                 raise Invalid("bad_argument", "This room knows enough kinds of reaction.")
         taps[kind] = taps.get(kind, 0) + count
+
+    async def _kinds(self, room: str) -> dict[str, int]:
+        picture = self._pictures.get(room)
+        if picture is not None:
+            return picture.reactions
+        return (await self._backplane.room_state(room)).reactions[0]
 
     async def beat(self) -> None:
         """Tell taps and viewers, read stock again; every few beats compare rooms with SQL.

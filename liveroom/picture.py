@@ -116,7 +116,12 @@ class Picture:
         if data["room"]["v"] >= self.room["v"]:
             self.room = data["room"]
 
+    def _grown(self, data: Thing) -> None:
+        if data.get("v", 0) > self.v:
+            self.room = self.room | {"v": data["v"]}
+
     def _shelf(self, data: Thing) -> None:
+        self._grown(data)
         self.shelf = data["shelf"]
         by_id = {product["id"]: product for product in self.shelf}
         self.pinned = [by_id.get(product["id"], product) for product in self.pinned]
@@ -126,6 +131,8 @@ class Picture:
             self.on_shelf(self)
 
     def _price(self, data: Thing) -> None:
+        self._grown(data)
+
         # New objects: the old ones may be on their way to a joiner.
         def priced(product: Thing) -> Thing:
             if all(sku["id"] != data["sku"] for sku in product["skus"]):

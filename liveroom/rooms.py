@@ -101,10 +101,15 @@ class Rooms:
         """Rooms: live ones first, then planned, then closed, each newest first."""
         return await self._db.read(lambda conn: _page(conn, state, after, limit))
 
+    async def of_shops(self, shops: Sequence[str]) -> list[str]:
+        """The ids of the shops' rooms."""
+        query = select(tables.rooms.c.id).where(tables.rooms.c.shop.in_(shops))
+        return await self._db.read(lambda conn: list(conn.scalars(query)))
+
     async def versions(self, rooms: Sequence[str]) -> dict[str, int]:
         """The `v` of each of `rooms` that exists."""
         query = select(tables.rooms.c.id, tables.rooms.c.v).where(tables.rooms.c.id.in_(rooms))
-        return await self._db.read(lambda conn: dict(conn.execute(query).tuples().all()))
+        return await self._db.read(lambda conn: {row.id: row.v for row in conn.execute(query)})
 
     # ── the room itself ───────────────────────────────────────────────────────────────────
 
@@ -116,7 +121,12 @@ class Rooms:
         def write(conn: Connection) -> shapes.Room:
             if new.shop is not None and not _exists(conn, tables.shops, new.shop):
                 raise Invalid("not_found", "There is no such shop.", data={"shop": new.shop})
-            row = {"id": room_id, "title": new.title, "host": new.host, "shop": new.shop}
+            row: dict[str, Any] = {
+                "id": room_id,
+                "title": new.title,
+                "host": new.host,
+                "shop": new.shop,
+            }
             row |= {"state": "planned", "paused": False, "stream": stream, "settings": {}, "v": 1}
             row |= {"pinned": [], "pinned_seq": 0, "created_at": now_ms(conn)}
             insert_new(conn, tables.rooms, row)
@@ -245,7 +255,7 @@ class Rooms:
             for known, price_minor in untold:
                 told[known.room.id] = price_minor
                 shelf = [product.builtin() for product in known.shelf]
-                data = {"sku": sku, "price_minor": price_minor}
+                data = {"sku": sku, "price_minor": price_minor, "v": known.room.v}
                 fields = {"shelf": (known.room.v, shelf)}
                 await self._tell(known.room.id, "price.changed", data, set=fields)
 
@@ -254,7 +264,8 @@ class Rooms:
         room, shelf = known.room, [product.builtin() for product in known.shelf]
         unpin = None if gone in {product.id for product in known.shelf} else gone
         fields = {"shelf": (room.v, shelf), "room": (room.v, room.builtin())}
-        await self._tell(room.id, "shelf.changed", {"shelf": shelf}, set=fields, unpin=unpin)
+        data = {"shelf": shelf, "v": room.v}
+        await self._tell(room.id, "shelf.changed", data, set=fields, unpin=unpin)
         if unpin in known.pinned:
             await self.note_pins(room.id)
         return known.shelf
@@ -407,7 +418,7 @@ def _shaped(row: Row[Any], names: dict[str, str]) -> shapes.Room:
 def _host_names(conn: Connection, hosts: Sequence[str]) -> dict[str, str]:
     creators = tables.creators
     found = conn.execute(select(creators.c.id, creators.c.name).where(creators.c.id.in_(hosts)))
-    return dict(found.tuples().all())
+    return {row.id: row.name for row in found}
 
 
 def _exists(conn: Connection, table: Any, row_id: str) -> bool:
@@ -417,7 +428,8 @@ def _exists(conn: Connection, table: Any, row_id: str) -> bool:
 def _entries(conn: Connection, room: str) -> list[tuple[str, str]]:
     shelf = tables.shelf
     entries = select(shelf.c.product, shelf.c.state).where(shelf.c.room == room)
-    return list(conn.execute(entries.order_by(shelf.c.position)).tuples())
+    found = conn.execute(entries.order_by(shelf.c.position))
+    return [(product, state) for product, state in found]
 
 
 def _write_shelf(conn: Connection, room: str, entries: Sequence[tuple[str, str]]) -> None:

@@ -61,14 +61,19 @@ class Web:
 
 
 def build(web: Web) -> Starlette:
-    """The app with every route; it owns nothing that must be closed."""
+    """The app with every route.
+
+    It owns the event streams alone: `app.state.close_streams()` ends them, so that a server
+    that stops need not wait for their readers.
+    """
     services, commands = web.services, Commands(web.services)
+    stream = Stream(services, web.hub)
     rates = Rates(services.clock, web.message_rate_max)
     api = [
         *Shops(services).routes(),
         *Live(services, commands, rates).routes(),
         *Selling(services, audit=web.audit, sandbox=web.sandbox).routes(),
-        *Stream(services, web.hub).routes(),
+        *stream.routes(),
         *Health(web.readiness).routes(),
     ]
     routes = [
@@ -83,11 +88,13 @@ def build(web: Web) -> Starlette:
         allow_methods=["GET", "POST", "PATCH"],
         allow_headers=["authorization", "content-type", "idempotency-key"],
     )
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(Guard), *([cors] if web.allowed_origins else [])],
         exception_handlers={LiveroomError: on_refusal, HTTPException: on_status},
     )
+    app.state.close_streams = stream.close
+    return app
 
 
 class Guard:

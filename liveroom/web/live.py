@@ -10,7 +10,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from liveroom import rooms
-from liveroom.commands import Commands, Services, fitting
+from liveroom.arguments import fitting
+from liveroom.commands import Commands, Services
 from liveroom.errors import Denied, Invalid
 from liveroom.events import Position
 from liveroom.web.answers import answer

@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from liveroom.arguments import fitting
 from liveroom.auth import Auth, Member
 from liveroom.catalog import PAGE_MAX
-from liveroom.commands import fitting
 from liveroom.errors import Denied, Invalid
 from liveroom.ids import is_id
 
@@ -65,7 +65,7 @@ async def body_bytes(request: Request) -> bytes:
 
 async def body(request: Request, kind: type[T]) -> T:
     """The JSON body as a `kind`: `bad_frame` if it is no JSON object, else `bad_argument`."""
-    return fitting(await json_object(request), kind)  # type: ignore[no-any-return]
+    return fitting(await json_object(request), kind)
 
 
 async def json_object(request: Request) -> dict[str, Any]:

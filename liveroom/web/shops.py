@@ -6,6 +6,7 @@ admins may do all.
 
 from __future__ import annotations
 
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -13,9 +14,12 @@ from starlette.routing import Route
 from liveroom import catalog, creators
 from liveroom.auth import Member
 from liveroom.commands import Services
-from liveroom.errors import Denied
+from liveroom.errors import Denied, Unavailable
+from liveroom.store.ledger import pool_of
 from liveroom.web.answers import answer
 from liveroom.web.reading import body, member, paging, path_id
+
+log = structlog.get_logger(__name__)
 
 
 class Shops:
@@ -55,6 +59,7 @@ class Shops:
     async def create_shop(self, request: Request) -> Response:
         """A new shop, by an admin or by the merchant whose token names its id."""
         by = await self._member(request)
+        _ensure_may(by.admin or bool(by.shops))
         new = await body(request, catalog.NewShop)
         _ensure_may(by.admin or (new.id is not None and by.runs(new.id)))
         return answer(await self._services.catalog.create_shop(new), 201)
@@ -81,10 +86,16 @@ class Shops:
     async def create_product(self, request: Request) -> Response:
         """A new product with its SKUs and stock, by the shop's merchant."""
         by = await self._member(request)
+        _ensure_may(by.admin or bool(by.shops))
         new = await body(request, catalog.NewProduct)
         _ensure_may(by.runs(new.shop))
         product = await self._services.catalog.create_product(new)
-        await self._services.inventory.open_pools(catalog.sku_ids([product]))
+        pools = [pool_of(sku.id) for sku in product.skus]
+        try:
+            await self._services.inventory.open_pools(pools)
+        except Unavailable as fault:
+            # The product is on disk: whoever first asks for its stock opens the gates.
+            log.info("pools_unopened", product=product.id, code=fault.code)
         return answer(product, 201)
 
     async def show_product(self, request: Request) -> Response:

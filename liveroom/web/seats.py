@@ -1,0 +1,85 @@
+"""Taking a seat: what a join needs to know, over WebSocket and over an event stream alike."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import structlog
+
+from liveroom import shapes
+from liveroom.auth import LEEWAY_S, Member
+from liveroom.commands import Services
+from liveroom.errors import Denied, Unavailable
+from liveroom.events import Position
+from liveroom.wire.codec import Format
+from liveroom.wire.hub import Hub
+from liveroom.wire.outbox import Link, Seat
+from liveroom.wire.session import TOKEN_EXPIRED
+
+log = structlog.get_logger(__name__)
+
+# A timer beyond a day is set again by nobody: connections do not last that long.
+EXPIRY_TIMER_MAX_S: Final = 24 * 3600
+
+
+async def member_of(services: Services, token: str | None, name: str | None) -> Member:
+    """The token's member, or a guest under the name given."""
+    return services.auth.guest(name) if token is None else await services.auth.read(token)
+
+
+async def take_seat(
+    services: Services,
+    hub: Hub,
+    room: str,
+    link: Link,
+    fmt: Format,
+    *,
+    member: Member,
+    re: int,
+    since: Position | None,
+) -> Seat:
+    """A seat whose join is answered on the link and that hears the room from there on.
+
+    `not_found` without the room; `unauthenticated` for a guest where none may watch.
+    """
+    known = await services.onair.room(room)
+    if member.guest and not known.guests:
+        raise Denied("unauthenticated", "Only members may watch this room.")
+    seat = Seat(link, fmt, member=member, crew=member.moderates(room))
+    you = shapes.You(id=member.id, name=member.name, roles=list(member.roles)).builtin()
+
+    async def own() -> dict[str, Any]:
+        return await own_part(services, room, member)
+
+    await hub.join(room, seat, re=re, since=since, you=you, own=own)
+    return seat
+
+
+async def own_part(services: Services, room: str, member: Member) -> dict[str, Any]:
+    """The member's cart and orders; what a store that is away cannot tell is left out."""
+    if member.guest:
+        return {"cart": None, "orders": []}
+    own: dict[str, Any] = {}
+    try:
+        own["cart"] = (await services.carts.show(member.id, room)).builtin()
+    except Unavailable as fault:
+        log.info("cart_unread", code=fault.code)
+    try:
+        orders = await services.orders.of_buyer(member.id, room)
+        own["orders"] = [order.builtin() for order in orders]
+    except Unavailable as fault:
+        log.info("orders_unread", code=fault.code)
+    return own
+
+
+def close_when_expired(
+    services: Services, member: Member, link: Link
+) -> asyncio.TimerHandle | None:
+    """Close the link 4003 when the member's token ends; cancel the timer with the link."""
+    if member.expires_at is None:
+        return None
+    left_s = (member.expires_at - services.clock.now_ms()) / 1000 + LEEWAY_S
+    if left_s > EXPIRY_TIMER_MAX_S:
+        return None
+    return asyncio.get_running_loop().call_later(max(0.0, left_s), link.close, TOKEN_EXPIRED)

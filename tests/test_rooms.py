@@ -1,0 +1,427 @@
+"""Rooms: their rows, what is told of them, and the picture a joiner gets."""
+
+from __future__ import annotations
+
+import pytest
+
+from liveroom.arguments import fitting
+from liveroom.auth import Member
+from liveroom.catalog import Catalog, NewProduct, NewShop
+from liveroom.clock import ManualClock
+from liveroom.creators import Creators, NewCreator
+from liveroom.errors import Invalid, Refused
+from liveroom.events import Event
+from liveroom.moderation import Moderation, SlowMode, refuse_unless_may_speak
+from liveroom.onair import OnAir
+from liveroom.rooms import NewRoom, RoomChange, Rooms, refuse_unless_selling
+from liveroom.store import ledger, scripts, tables
+from liveroom.store.backplane import Backplane
+
+ANN = Member("u1", "Ann")
+
+
+class House:
+    """Catalog, rooms and a node's rooms on air, over real stores."""
+
+    def __init__(self, db, url):
+        self.db = db
+        self.clock = ManualClock()
+        self.clients = scripts.connect(url), scripts.connect_subscriber(url)
+        self.backplane = Backplane(*self.clients, self.clock)
+        self.catalog, self.creators = Catalog(db), Creators(db)
+        self.rooms = Rooms(db, self.backplane, self.clock)
+        self.gates = {}
+        self.onair = OnAir(self.rooms, self.backplane, self.clock, node="n1", left=self.left)
+        self.passed = []
+
+    async def left(self, pools):
+        return {pool: self.gates[pool] for pool in pools if pool in self.gates}
+
+    # what the hub lends
+    def state(self, room, event):
+        self.passed.append((room, event.data))
+        self.onair.shown(room).apply(event)
+
+    def viewers(self, room):
+        return 7 if room == "r1" else 0
+
+    async def __aenter__(self):
+        await self.db.write(lambda conn: ledger.prepare(conn, 1))
+        await self.catalog.create_shop(NewShop(id="s1", name="Linen"))
+        await self.creators.create(NewCreator(id="c1", name="Lin"))
+        for product in ("p1", "p2", "p3", "p4"):
+            sku = {"id": f"{product}.m", "price_minor": 100, "stock": 5}
+            body = {"id": product, "shop": "s1", "title": product, "currency": "CNY", "skus": [sku]}
+            await self.catalog.create_product(fitting(body, NewProduct))
+        shelf = ["p1", "p2", "p3", "p4"]
+        await self.rooms.create(NewRoom(id="r1", title="Friday", host="c1", shop="s1", shelf=shelf))
+        self.onair.attach(self)
+        return self
+
+    async def __aexit__(self, *exc):
+        await self.backplane.close()
+        for client in self.clients:
+            await client.aclose()
+
+    async def told(self, since=0):
+        """The names of the logged events after a seq."""
+        position = (await self.backplane.room_state("r1")).position
+        events = await self.backplane.read("r1", position._replace(seq=since))
+        return [(event.name, event.data) for event in events]
+
+
+@pytest.fixture
+def house(db, redis_url):
+    return lambda: House(db, redis_url)
+
+
+def test_room_goes_through_its_states_once(run, house):
+    """A room is planned, live, closed; any other move is illegal and changes nothing."""
+
+    async def story():
+        async with house() as h:
+            planned = await h.rooms.show("r1")
+            assert (planned.state, planned.host_name, planned.v) == ("planned", "Lin", 1)
+            with pytest.raises(Invalid, match="illegal_transition"):
+                await h.rooms.close("r1")
+            live = await h.rooms.open("r1")
+            assert (live.state, live.v, live.opened_at is None) == ("live", 2, False)
+            with pytest.raises(Invalid, match="illegal_transition"):
+                await h.rooms.open("r1")
+            assert (await h.rooms.close("r1")).state == "closed"
+            assert [name for name, _ in await h.told()] == ["room.opened", "room.closed"]
+
+    run(story())
+
+
+def test_settings_change_and_the_rest_stays(run, house):
+    """`room.set` changes what it names; a stream can be taken away again."""
+
+    async def story():
+        async with house() as h:
+            stream = {"kind": "hls", "url": "https://x.example/live.m3u8"}
+            await h.rooms.set("r1", fitting({"stream": stream, "slow_mode_s": 3}, RoomChange))
+            room = await h.rooms.set("r1", fitting({"members_only": True}, RoomChange))
+            assert (room.slow_mode_s, room.members_only, room.stream.kind) == (3, True, "hls")
+            room = await h.rooms.set("r1", fitting({"stream": None, "title": "T"}, RoomChange))
+            assert (room.stream, room.title, room.slow_mode_s) == (None, "T", 3)
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"slow_mode_s": -1},
+        {"chat_per_s_max": 1.5},
+        {"guests": "yes"},
+        {"title": ""},
+        {"stream": {"kind": "hls", "url": "javascript:alert(1)"}},
+        {"stream": {"kind": "x", "url": "https://x"}},
+    ],
+)
+def test_settings_that_do_not_fit_are_bad_arguments(change):
+    """Bounds and kinds are checked before anything is changed."""
+    with pytest.raises(Invalid, match="bad_argument"):
+        fitting(change, RoomChange)
+
+
+def test_room_needs_its_parts(run, house):
+    """A room of an unknown shop or with an unknown product is not made at all."""
+
+    async def story():
+        async with house() as h:
+            for parts in ({"shop": "nowhere"}, {"shelf": ["p1", "nothing"]}):
+                with pytest.raises(Invalid, match="not_found"):
+                    await h.rooms.create(
+                        fitting({"id": "r2", "title": "x", "host": "c1"} | parts, NewRoom)
+                    )
+                with pytest.raises(Invalid, match="not_found"):
+                    await h.rooms.show("r2")
+            with pytest.raises(Invalid, match="id_reused"):
+                await h.rooms.create(NewRoom(id="r1", title="x", host="c1"))
+
+    run(story())
+
+
+def test_live_rooms_are_listed_first(run, house):
+    """The list shows live rooms, then planned, then closed ones, page by page."""
+
+    async def story():
+        async with house() as h:
+            for number in range(4):
+                await h.rooms.create(NewRoom(id=f"x.{number}", title="x", host="c1"))
+            for room in ("x.0", "x.1"):
+                await h.rooms.open(room)
+            await h.rooms.close("x.0")
+            seen, after = [], None
+            while True:
+                page = await h.rooms.rooms(state=None, after=after, limit=2)
+                seen += [(room.id, room.state) for room in page.items]
+                if (after := page.next) is None:
+                    break
+            assert seen[0] == ("x.1", "live")
+            assert seen[-1] == ("x.0", "closed")
+            assert sorted(room for room, _ in seen) == ["r1", "x.0", "x.1", "x.2", "x.3"]
+            assert [
+                r.id for r in (await h.rooms.rooms(state="live", after=None, limit=9)).items
+            ] == ["x.1"]
+            with pytest.raises(Invalid, match="bad_argument"):
+                await h.rooms.rooms(state=None, after="0.x.y", limit=2)
+
+    run(story())
+
+
+def test_shelf_is_ordered_and_hides_what_is_off(run, house):
+    """A product is put at its place, moved, shown, hidden and taken away."""
+
+    async def story():
+        async with house() as h:
+
+            def ids(shelf):
+                return [(p.id, p.position, p.state) for p in shelf]
+
+            moved = await h.rooms.put("r1", "p4", position=1, state=None)
+            assert [p.id for p in moved] == ["p4", "p1", "p2", "p3"]
+            shelf = await h.rooms.put("r1", "p1", position=None, state="visible")
+            assert ids(shelf)[1] == ("p1", 2, "visible")
+            shelf = await h.rooms.put("r1", "p4", position=None, state="off")
+            assert [p.id for p in shelf] == ["p1", "p2", "p3"]
+            shelf = await h.rooms.take("r1", "p2")
+            assert [p.id for p in shelf] == ["p1", "p3"]
+            with pytest.raises(Invalid, match="not_found"):
+                await h.rooms.take("r1", "p2")
+            with pytest.raises(Invalid, match="not_found"):
+                await h.rooms.put("r1", "nothing", position=None, state=None)
+            name, data = (await h.told())[-1]
+            assert (name, [p["id"] for p in data["shelf"]]) == ("shelf.changed", ["p1", "p3"])
+
+    run(story())
+
+
+def test_fourth_pin_takes_the_first_down(run, house):
+    """At most three are pinned; pins follow the shelf and are remembered in SQL."""
+
+    async def story():
+        async with house() as h:
+            for product in ("p1", "p2", "p3", "p4"):
+                await h.rooms.pin("r1", product)
+            assert [name for name, _ in await h.told(3)] == ["product.unpinned", "product.pinned"]
+            assert (await h.rooms.facts("r1")).pinned == ["p2", "p3", "p4"]
+            await h.rooms.take("r1", "p3")
+            assert (await h.rooms.facts("r1")).pinned == ["p2", "p4"]
+            await h.rooms.unpin("r1", "p2")
+            with pytest.raises(Invalid, match="not_found"):
+                await h.rooms.unpin("r1", "p2")
+            with pytest.raises(Invalid, match="not_found"):
+                await h.rooms.pin("r1", "p3")
+            await h.rooms.unpin_all("r1")
+            assert (await h.rooms.facts("r1")).pinned == []
+
+    run(story())
+
+
+def test_pins_come_back_after_the_log_is_lost(run, house):
+    """When Redis forgot everything, the next picture has the pins that SQL remembers."""
+
+    async def story():
+        async with house() as h:
+            await h.rooms.pin("r1", "p1")
+            await h.rooms.pin("r1", "p2")
+            before = (await h.onair.draw("r1")).epoch
+            await h.clients[0].flushall()
+            picture = await h.onair.draw("r1")
+            assert picture.epoch != before
+            assert [p["id"] for p in picture.snapshot()["pinned"]] == ["p1", "p2"]
+            again = await h.onair.draw("r1")
+            assert (again.epoch, again.seq) == (picture.epoch, picture.seq)
+
+    run(story())
+
+
+def test_picture_folds_what_is_told(run, house):
+    """A picture that heard every event equals one that is drawn anew."""
+
+    async def story():
+        async with house() as h:
+            h.gates = {"sku:p1.m": (5, 10), "sku:p9.m": (1, 1)}
+            picture = await h.onair.picture("r1")
+            await h.rooms.open("r1")
+            await h.rooms.pin("r1", "p1")
+            await h.rooms.pin("r1", "p2")
+            await h.rooms.set_price("p1.m", 250)
+            await h.rooms.tell_price("p1.m")
+            await h.rooms.put("r1", "p3", position=1, state="visible")
+            first = await h.rooms.say("r1", ANN, "one", None)
+            second = await h.rooms.say("r1", ANN, "two", None)
+            await h.rooms.unsay("r1", first["id"])
+            position = (await h.backplane.room_state("r1")).position
+            for said in (first, second):
+                picture.apply(Event("message.posted", said, 0, n=said["n"]))
+            for event in await h.backplane.read("r1", position._replace(seq=0)):
+                picture.apply(event)
+                picture.apply(event)  # twice is once
+            drawn = await h.onair.draw("r1")
+            assert picture.snapshot() == drawn.snapshot()
+            assert (picture.seq, picture.n) == (drawn.seq, drawn.n)
+            assert picture.snapshot()["pinned"][0]["skus"][0]["price_minor"] == 250
+            assert [m["text"] for m in picture.now()["messages"]] == ["two"]
+            assert picture.snapshot()["stock"] == {"p1.m": {"left": 5, "v": 10}}
+
+    run(story())
+
+
+def test_message_is_posted_once_for_an_operation(run, house):
+    """The same operation says its message once, and gets the same answer."""
+
+    async def story():
+        async with house() as h:
+            first = await h.rooms.say("r1", ANN, "hello", "u1:k1")
+            assert await h.rooms.say("r1", ANN, "hello", "u1:k1") == first
+            assert set(first) == {"id", "n", "member", "name", "text", "at"}
+            assert len((await h.onair.draw("r1")).messages) == 1
+
+    run(story())
+
+
+def test_removed_message_is_gone_and_logged(run, house):
+    """Removing a message takes it from history once, with a line in the log of acts."""
+
+    async def story():
+        async with house() as h:
+            moderation = Moderation(h.db, h.rooms)
+            said = await h.rooms.say("r1", ANN, "buy my list", None)
+            await moderation.remove_message("r1", said["id"], by=Member("m1", "Mo"))
+            assert list((await h.onair.draw("r1")).messages) == []
+            with pytest.raises(Invalid, match="not_found"):
+                await moderation.remove_message("r1", said["id"], by=Member("m1", "Mo"))
+            rows = await h.db.read(lambda conn: conn.execute(tables.moderation_log.select()).all())
+            assert [(r.by, r.act, r.member, r.text) for r in rows] == [
+                ("m1", "message.remove", "u1", "buy my list")
+            ]
+
+    run(story())
+
+
+def test_stock_reaches_the_rooms_that_show_the_sku(run, house):
+    """A gate's change goes to each room here whose shelf shows the SKU, and no other."""
+
+    async def story():
+        async with house() as h:
+            await h.onair.picture("r1")
+            h.onair.stock_changed([("sku:p1.m", 4, 11), ("sku:p9.m", 1, 1), ("drop:d1", 2, 2)])
+            assert h.passed == [("r1", {"sku": "p1.m", "left": 4, "v": 11})]
+            h.onair.stock_changed([("sku:p1.m", 9, 3)])
+            assert h.onair.shown("r1").stock["p1.m"] == {"left": 4, "v": 11}, "never older"
+            h.onair.forget("r1")
+            h.onair.stock_changed([("sku:p1.m", 3, 12)])
+            assert len(h.passed) == 2
+
+    run(story())
+
+
+def test_beat_tells_taps_viewers_and_newer_stock(run, house):
+    """Taps and viewers cross Redis once a beat; stock is passed on only when it is newer."""
+
+    async def story():
+        async with house() as h:
+            h.gates = {"sku:p1.m": (5, 10)}
+            await h.onair.picture("r1")
+            for _ in range(3):
+                await h.onair.tap("r1", "heart", 2)
+            h.gates["sku:p1.m"] = (4, 11)
+            await h.onair.beat()
+            await h.onair.beat()
+            assert h.passed == [("r1", {"sku": "p1.m", "left": 4, "v": 11})]
+            state = await h.backplane.room_state("r1")
+            assert (state.reactions[0], state.viewers[0]) == ({"heart": 6}, 7)
+
+    run(story())
+
+
+def test_kinds_of_reaction_are_bounded(run, house):
+    """Nobody fills the room's memory with kinds of reaction."""
+
+    async def story():
+        async with house() as h:
+            await h.onair.picture("r1")
+            for number in range(32):
+                await h.onair.tap("r1", f"k{number}", 1)
+            with pytest.raises(Invalid, match="bad_argument"):
+                await h.onair.tap("r1", "one_more", 1)
+            await h.onair.tap("r1", "k3", 1)
+
+    run(story())
+
+
+def test_change_that_was_never_told_is_told_by_a_beat(run, house):
+    """A crash between commit and word is mended: nodes compare `v` with SQL."""
+
+    async def story():
+        async with house() as h:
+            picture = await h.onair.picture("r1")
+            await h.db.write(
+                lambda conn: (
+                    conn.execute(
+                        tables.rooms.update()
+                        .where(tables.rooms.c.id == "r1")
+                        .values(title="Quiet", v=9)
+                    ).rowcount
+                )
+            )
+            for _ in range(12):  # more than once, so that what is told is told once
+                await h.onair.beat()
+                for name, data in await h.told(picture.seq):
+                    picture.apply(Event(name, data, 0, seq=picture.seq + 1))
+            assert [name for name, _ in await h.told()] == ["room.changed", "shelf.changed"]
+            assert (picture.room["title"], picture.v) == ("Quiet", 9)
+
+    run(story())
+
+
+def test_slow_mode_waits_and_spares_moderators(run, house):
+    """In slow mode a member speaks once in the time; those who keep order may always."""
+
+    async def story():
+        async with house() as h:
+            room = await h.rooms.set("r1", fitting({"slow_mode_s": 5}, RoomChange))
+            slow = SlowMode(h.clock)
+            slow.take_turn(room, ANN)
+            h.clock.advance(2000)
+            with pytest.raises(Refused, match="slow_mode") as refusal:
+                slow.take_turn(room, ANN)
+            assert (refusal.value.retry, refusal.value.retry_after_ms) == (True, 3000)
+            slow.take_turn(room, Member("u2", "Bo"))
+            for _ in range(3):
+                slow.take_turn(room, Member("m1", "Mo", ("moderator:r1",)))
+            h.clock.advance(3000)
+            slow.take_turn(room, ANN)
+
+    run(story())
+
+
+def test_who_may_speak_and_what_sells(run, house):
+    """Guests speak where the room lets them; a room sells while it is live and not paused."""
+
+    async def story():
+        async with house() as h:
+            guest = Member("g1", "Guest", guest=True)
+            room = await h.rooms.show("r1")
+            refuse_unless_may_speak(room, guest)
+            with pytest.raises(Refused, match="not_open"):
+                refuse_unless_selling(room)
+            room = await h.rooms.open("r1")
+            refuse_unless_selling(room)
+            room = await h.rooms.pause("r1", paused=True)
+            assert await h.rooms.pause("r1", paused=True) == room, "pausing twice is pausing once"
+            with pytest.raises(Refused, match="sale_paused"):
+                refuse_unless_selling(room)
+            room = await h.rooms.set("r1", fitting({"members_only": True}, RoomChange))
+            refuse_unless_may_speak(room, ANN)
+            with pytest.raises(Exception, match="unauthenticated"):
+                refuse_unless_may_speak(room, guest)
+            room = await h.rooms.close("r1")
+            with pytest.raises(Refused, match="not_open"):
+                refuse_unless_may_speak(room, ANN)
+
+    run(story())
