@@ -24,7 +24,7 @@ demo: $(INSTALLED) ## open a seeded shop and a living room; make demo ARGS="--po
 
 .PHONY: test
 test: $(INSTALLED_DEV) ## run every test, the JavaScript ones first; ARGS go to pytest
-	@.ci/test-js
+	@.ci/npm test --silent
 	@.ci/test-python $(ARGS)
 
 .PHONY: check
@@ -32,7 +32,7 @@ check: $(INSTALLED_DEV) ## lint, format and types, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@.ci/check-js
+	@.ci/npm run check --silent
 
 .PHONY: bench
 bench: $(INSTALLED_DEV) ## load a server and measure it; make bench ARGS="fanout --viewers 1000"
@@ -51,7 +51,7 @@ lock: ## write requirements.lock anew from a fresh environment
 
 .PHONY: clean
 clean: ## remove what was built and installed; the data of servers and demos stays
-	rm -rf .venv node_modules clients/js/node_modules clients/pages/node_modules clients/node_modules \
+	rm -rf .venv clients/node_modules clients/js/node_modules clients/pages/node_modules \
 	  liveroom/web/built clients/js/dist dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

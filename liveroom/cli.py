@@ -57,16 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @app.command
-def serve(chosen: Settings | None = None, /) -> None:
+def serve(*, chosen: Settings | None = None) -> None:
     """Serve rooms until SIGTERM or Ctrl-C, then drain."""
     supervisor.serve(chosen or Settings(), lambda url: print(f"liveroom: {url}", flush=True))
 
 
 @app.command
 def demo(
-    chosen: Settings | None = None,
-    /,
     *,
+    chosen: Settings | None = None,
     crowd: Annotated[
         int,
         Parameter(help="How many bots talk and buy.", validator=validators.Number(gte=0)),
@@ -100,9 +99,8 @@ def bench(
 
 @app.command
 def audit(
-    chosen: Settings | None = None,
-    /,
     *,
+    chosen: Settings | None = None,
     json: Annotated[bool, Parameter(help="Print one JSON object.", negative_bool=())] = False,
 ) -> int:
     """Check every invariant of stock, orders and money; may run beside a live server."""
@@ -117,9 +115,8 @@ def audit(
 
 @app.command
 def token(
-    chosen: Settings | None = None,
-    /,
     *,
+    chosen: Settings | None = None,
     sub: Annotated[str, Parameter(help="The member's id.")],
     name: Annotated[str | None, Parameter(help="The name others see; the id without it.")] = None,
     role: Annotated[
@@ -143,14 +140,13 @@ def token(
 
 @app.command
 def export(
-    what: Annotated[Literal["orders", "messages"], Parameter(help="What to export.")],
-    chosen: Settings | None = None,
-    /,
+    what: Annotated[Literal["orders"], Parameter(help="What to export.")] = "orders",  # noqa: ARG001 - the first of several to come
     *,
+    chosen: Settings | None = None,
     room: Annotated[str | None, Parameter(help="Of this room alone.")] = None,
 ) -> None:
-    """Write orders or messages as CSV to standard output."""
-    asyncio.run(server.export(_quiet(chosen), what, room, sys.stdout))
+    """Write orders as CSV to standard output."""
+    asyncio.run(server.export_orders(_quiet(chosen), room, sys.stdout))
 
 
 config = App(name="config", help="Make, check or show the settings.")
@@ -170,14 +166,14 @@ def init(path: Path = settings.FILE) -> int:
 
 
 @config.command
-def check(chosen: Settings | None = None, /) -> None:
+def check(*, chosen: Settings | None = None) -> None:
     """Read every source of settings and say whether they can be used."""
     _quiet(chosen)
     print("ok")
 
 
 @config.command
-def show(chosen: Settings | None = None, /) -> None:
+def show(*, chosen: Settings | None = None) -> None:
     """Print the settings in force; the secret and passwords are not shown."""
     print(settings.as_toml(_quiet(chosen)), end="")
 
@@ -187,7 +183,7 @@ app.command(db)
 
 
 @db.command
-def upgrade(chosen: Settings | None = None, /) -> None:
+def upgrade(*, chosen: Settings | None = None) -> None:
     """Bring the database's tables up to this version; `serve` does it by itself."""
     server.upgrade(_quiet(chosen))
     print("the database is up to date")
@@ -241,10 +237,10 @@ def _bad_usage(message: str) -> int:
 
 def _print_report(report: dict[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    for name, check_ in report["checks"].items():
-        passed = check_["ok"]
-        word = "not checked" if passed is None else "ok" if passed else "FAILED"
-        console.print(f"{name:<4} {word:<12} {check_.get('checked', 0)} checked")
-        for failure in check_.get("failures", ()):
+    for name, found in report["checks"].items():
+        note = found.get("note", "")
+        word = "ok" if found["ok"] else "FAILED"
+        console.print(f"{name:<4} {word:<7} {found['checked']} checked {note}".rstrip())
+        for failure in found.get("failures", ()):
             console.print(f"     {failure}", markup=False)
     console.print("all sums agree" if report["ok"] else "the sums above do not agree")

@@ -27,9 +27,12 @@ from uvicorn.server import HANDLED_SIGNALS
 from uvicorn.supervisors import multiprocess
 
 from liveroom import logs, server
+from liveroom.errors import Unavailable
 from liveroom.settings import Settings, secret_in
 from liveroom.store.folder import DataFolder, FolderInUse
+from liveroom.store.scripts import StoreUnfit
 from liveroom.store.valkey import EmbeddedValkey, StartFailed
+from liveroom.wire.door import Door
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +54,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     logs.configure(settings.log_level, settings.log_format)
     signal.signal(signal.SIGTERM, _leave)
     with _stores(settings) as resolved, contextlib.closing(_bind(resolved)) as listener:
-        asyncio.run(server.prepare(resolved))
+        _prepare(resolved)
         config = Config(resolved)
         ready = functools.partial(on_ready, _url(listener))
         if resolved.workers > 1:
@@ -60,6 +63,17 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
             Server(config, ready).run([listener])
         if settings.redis_url is None:
             asyncio.run(server.leave_marks(resolved))
+
+
+def _prepare(settings: Settings) -> None:
+    try:
+        asyncio.run(server.prepare(settings))
+    except StoreUnfit as unfit:
+        raise BadSetting(f"--redis-url: {unfit}") from unfit
+    except Unavailable as away:
+        raise BadSetting(f"--redis-url and --database-url: {away.message}") from away
+    except ValueError as unfit:
+        raise BadSetting(f"--database-url: {unfit}") from unfit
 
 
 def _leave(_number: int, _frame: object) -> None:
@@ -115,13 +129,10 @@ class Config(uvicorn.Config):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.node: server.Node | None = None
-        http, websocket = server.protocols(settings)
         super().__init__(
             app="liveroom.server:Node",  # load_app makes it
             factory=True,
             loop="uvloop",
-            http=http,
-            ws=websocket,
             ws_max_size=server.FRAME_BYTES_MAX,
             ws_ping_interval=settings.ping_interval_s,
             ws_ping_timeout=settings.ping_interval_s,
@@ -141,10 +152,17 @@ class Config(uvicorn.Config):
         """Log as the settings say; a spawned worker calls this before anything else."""
         logs.configure(self.settings.log_level, self.settings.log_format)
 
+    def load(self) -> None:
+        """Build this process's node and its protocols; nothing is opened yet."""
+        door = Door(server.limits(self.settings))
+        self.http, self.ws = server.protocols(door)
+        self.node = server.Node(self.settings, door)
+        super().load()
+
     def load_app(self) -> Any:
-        """This process's node: everything is built here, once, and nothing is opened yet."""
-        node = self.node = server.Node(self.settings)
-        return lambda: node.app
+        """The factory of the node's app."""
+        node = self.node
+        return lambda: node and node.app
 
 
 class Server(uvicorn.Server):

@@ -1,0 +1,371 @@
+"""Builds everything once, and closes it in reverse.
+
+Here alone the parts that may not import each other are brought together: the hub is handed
+its functions, stock finds its way to the rooms that show it, direct events to their members.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import IO, Any, Final, NamedTuple, cast
+
+import structlog
+from redis.asyncio import Redis
+from starlette.types import ASGIApp
+
+from liveroom import audit as audits
+from liveroom import exports
+from liveroom.auth import Auth
+from liveroom.cart import Carts
+from liveroom.catalog import Catalog
+from liveroom.chores import Chores
+from liveroom.clock import ServerClock
+from liveroom.commands import Services
+from liveroom.creators import Creators
+from liveroom.errors import LiveroomError, Unavailable
+from liveroom.events import Event
+from liveroom.ids import new_id
+from liveroom.inventory import Inventory
+from liveroom.metrics import counters
+from liveroom.moderation import Moderation, SlowMode
+from liveroom.onair import BEAT_S, OnAir
+from liveroom.orders import Orders
+from liveroom.outbox import Outbox
+from liveroom.payments import PaymentProvider, Payments, Sandbox
+from liveroom.rooms import Rooms
+from liveroom.settings import Settings, limit_ms
+from liveroom.store import ledger, runs, scripts
+from liveroom.store.backplane import Backplane, Batch
+from liveroom.store.database import Database
+from liveroom.sweeper import Sweeper
+from liveroom.web.app import Web, build
+from liveroom.wire.door import Door, Limits
+from liveroom.wire.hub import Hub
+from liveroom.wire.protocol import FRAME_BYTES_MAX, RoomHttp, RoomSocket
+
+CLOCK_EVERY_S: Final = 10.0
+FENCES_EVERY_S: Final = 1.0
+READY_MAX_S: Final = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class Stores(NamedTuple):
+    """The two stores, opened, and the time by which both are read."""
+
+    database: Database
+    client: Redis
+    clock: ServerClock
+
+
+# ── what one process does for all, before the first worker and after the last ─────────────
+
+
+def upgrade(settings: Settings) -> None:
+    """Bring the tables up to this release; `store_down` where the database is away."""
+    database = _database(settings)
+    database.upgrade()
+    asyncio.run(database.close())
+
+
+async def prepare(settings: Settings) -> None:
+    """Make the stores ready before the port opens: tables, stock, and the rooms' logs.
+
+    What a planned stop left is taken over; otherwise stock is rebuilt from SQL. Raises
+    `store_down`, or `StoreUnfit` for a Redis that may not be used.
+    """
+    async with _stores(settings) as stores:
+        stores.database.upgrade()
+        await scripts.check_policy(stores.client)
+        await _measure(stores)
+        inventory = _inventory(settings, stores)
+        left = await stores.database.write(runs.take)
+        await inventory.start()
+        await inventory.close()
+        fence = await stores.database.read(lambda conn: ledger.fence(conn, 0))
+        if left is not None and left.fence == fence.epoch:
+            await _backplane(settings, stores).adopt(left.run)
+
+
+async def leave_marks(settings: Settings) -> None:
+    """Leave the stock and the rooms' logs to the next start; nothing serves any more."""
+    async with _stores(settings) as stores:
+        try:
+            inventory = _inventory(settings, stores)
+            await inventory.start()
+            run = await scripts.run_id(stores.client)
+            fence = await stores.database.read(lambda conn: ledger.fence(conn, 0))
+            await inventory.planned_stop()
+            left = runs.Left(run=run, fence=fence.epoch)
+            await stores.database.write(lambda conn: runs.leave(conn, left))
+        except Unavailable as away:
+            log.warning("stopped_without_marks", code=away.code)
+
+
+async def audit(settings: Settings) -> dict[str, Any]:
+    """The report of every sum; without a Redis that answers, SQL is checked alone."""
+    async with _stores(settings) as stores:
+        return (await _audit(stores.database, _inventory(settings, stores))).builtin()
+
+
+async def export_orders(settings: Settings, room: str | None, out: IO[str]) -> int:
+    """Write orders as CSV (see `exports`); how many lines there were."""
+    async with _stores(settings) as stores:
+        return await stores.database.read(
+            lambda conn: exports.write_orders(conn, out, room=room), patient=True
+        )
+
+
+async def _audit(database: Database, inventory: Inventory) -> audits.Report:
+    inspected = None
+    with suppress(Unavailable):  # the report says that the gates were not checked
+        inspected = await inventory.inspect()
+    return await audits.audit(database, inspected)
+
+
+@asynccontextmanager
+async def _stores(settings: Settings) -> AsyncIterator[Stores]:
+    database = _database(settings)
+    client = scripts.connect(settings.redis_url or "")
+    try:
+        yield Stores(database, client, ServerClock())
+    finally:
+        await client.aclose()
+        await database.close()
+
+
+def _database(settings: Settings) -> Database:
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Database(settings.database(), lock_path=settings.data / "sqlite.lock")
+
+
+def _inventory(settings: Settings, stores: Stores) -> Inventory:
+    hold_ttl_s = limit_ms(settings.hold_ttl_s) / 1000
+    return Inventory(stores.database, stores.client, stores.clock, hold_ttl_s=hold_ttl_s)
+
+
+def _backplane(settings: Settings, stores: Stores) -> Backplane:
+    subscriber = scripts.connect_subscriber(settings.redis_url or "")
+    return Backplane(stores.client, subscriber, stores.clock)
+
+
+async def _measure(stores: Stores) -> None:
+    """Set the clock by the database's."""
+    asked = time.monotonic()
+    database_ms = await stores.database.now_ms()
+    stores.clock.set(database_ms, asked=asked, answered=time.monotonic())
+
+
+# ── a process that serves ─────────────────────────────────────────────────────────────────
+
+
+class Node:
+    """One process's everything: built at once, opened by `start`, closed by `stop`.
+
+    `app` is what uvicorn serves, through the two protocols that `protocols` makes.
+    """
+
+    def __init__(self, settings: Settings, door: Door) -> None:
+        self.name = new_id()[-12:]
+        self.settings = settings
+        self._door = door
+        self._stack = AsyncExitStack()
+        self._chores = Chores()
+        self._build()
+
+    @property
+    def app(self) -> ASGIApp:
+        """The routes of the house."""
+        return self._app
+
+    async def start(self) -> None:
+        """Open everything this process needs, and begin its chores; raises `store_down`."""
+        stores = self._stores
+        await _measure(stores)
+        await self._inventory.start()
+        await self._backplane.start(
+            self._on_batch, self._on_direct, self._onair.stock_changed, self._hub.reset
+        )
+        self._chores.every(CLOCK_EVERY_S, "clock", functools.partial(_measure, stores))
+        self._chores.every(FENCES_EVERY_S, "fences", self._inventory.check_once)
+        self._chores.every(BEAT_S, "beat", self._onair.beat)
+        self._chores.every(1.0, "positions", self._hub.run)
+        self._sweeper.start()
+
+    def drain(self) -> None:
+        """Take nothing new: `/readyz` answers 503, and so do WebSocket handshakes."""
+        self._door.draining = True
+
+    async def stop(self) -> None:
+        """Finish what was begun and close everything, in reverse of how it was opened."""
+        await self._sweeper.close()
+        await self._chores.close()
+        await self._hub.close()
+        await self._orders.close()
+        await self._inventory.close()
+        await self._backplane.close()
+        await self._stores.client.aclose()
+        await self._stores.database.close()
+
+    def _build(self) -> None:
+        settings = self.settings
+        database = _database(settings)
+        client = scripts.connect(settings.redis_url or "")
+        clock = ServerClock()
+        self._stores = stores = Stores(database, client, clock)
+        self._inventory = inventory = _inventory(settings, stores)
+        self._backplane = backplane = _backplane(settings, stores)
+        rooms = Rooms(database, backplane, clock)
+        secret = settings.secret or ""
+        payments = Payments(database, _providers(settings, secret, clock))
+        self._orders = orders = Orders(
+            database,
+            inventory,
+            payments,
+            backplane,
+            counters,
+            pay_within_s=limit_ms(settings.pay_within_s) / 1000,
+            closing_max_s=settings.closing_max_s,
+        )
+        self._onair = onair = OnAir(rooms, backplane, clock, node=self.name, left=inventory.left)
+        self._hub = hub = Hub(
+            log=backplane.read,
+            picture=onair.picture,
+            positions=backplane.position,
+            subscribe=backplane.subscribe,
+            unsubscribe=self._forget_room,
+            clock=clock,
+            node=self.name,
+            tick_max_s=settings.tick_max_ms / 1000,
+            ring_max=settings.ring_max,
+        )
+        onair.attach(hub)
+        self._sweeper = Sweeper(
+            database,
+            {
+                "holds": self._sweep_holds,
+                "orders": orders.expire_once,
+                "captures": orders.settle_waiting_once,
+                "outbox": Outbox(database, {"refund": orders.refund}).run_once,
+            },
+            holder=self.name,
+        )
+        services = Services(
+            node=self.name,
+            clock=clock,
+            db=database,
+            backplane=backplane,
+            auth=Auth(
+                secret,
+                jwks_url=settings.jwks_url,
+                issuer=settings.issuer,
+                audience=settings.audience,
+            ),
+            catalog=Catalog(database),
+            creators=Creators(database),
+            rooms=rooms,
+            onair=onair,
+            moderation=Moderation(database, rooms),
+            slow_mode=SlowMode(clock),
+            inventory=inventory,
+            carts=Carts(database, inventory),
+            orders=orders,
+            payments=payments,
+        )
+        self._app = build(
+            Web(
+                services=services,
+                hub=hub,
+                readiness=self._readiness,
+                audit=functools.partial(_audit, database, inventory),
+                allowed_origins=settings.allowed_origins,
+                sandbox=settings.sandbox,
+                message_rate_max=settings.message_rate_max,
+            )
+        )
+        counters.gauge("connections", lambda: self._door.connections)
+        counters.gauge("rooms", lambda: len(hub.rooms()))
+
+    # ── how what happens finds its way ────────────────────────────────────────────────────
+
+    def _on_batch(self, batch: Batch) -> None:
+        self._hub.deliver(batch.room, batch.epoch, batch.events)
+
+    def _on_direct(self, events: list[Event]) -> None:
+        for event in events:
+            self._hub.direct(event)
+
+    async def _forget_room(self, room: str) -> None:
+        # Before any wait: by then somebody may have opened the room again.
+        self._onair.forget(room)
+        await self._backplane.unsubscribe(room)
+
+    async def _sweep_holds(self) -> None:
+        """End holds past their time, and tell the buyers whose carts they were in."""
+        swept = await self._inventory.sweep_once()
+        at = self._stores.clock.now_ms()
+        await self._backplane.direct(
+            Event(
+                "hold.expired",
+                {"hold": {"sku": hold.sku, "qty": hold.qty, "expires_at": hold.due}},
+                at,
+                to=hold.buyer,
+            )
+            for hold in swept.expired
+        )
+
+    async def _readiness(self) -> Mapping[str, str]:
+        """Each thing without which this node cannot serve, with `ok` or what is wrong."""
+        found = {"draining": "draining" if self._door.draining else "ok"}
+        checks: dict[str, Callable[[], Any]] = {
+            "database": self._stores.database.now_ms,
+            "redis": functools.partial(scripts.run_id, self._stores.client),
+        }
+        for name, check in checks.items():
+            try:
+                async with asyncio.timeout(READY_MAX_S):
+                    await check()
+                found[name] = "ok"
+            except (LiveroomError, TimeoutError) as fault:
+                found[name] = getattr(fault, "code", "no answer in time")
+        return found
+
+
+def _providers(settings: Settings, secret: str, clock: ServerClock) -> list[PaymentProvider]:
+    return [Sandbox([secret.encode()], clock)] if settings.sandbox else []
+
+
+def limits(settings: Settings) -> Limits:
+    """What the door of each process lets through."""
+    return Limits(
+        connections_max=settings.connections_max,
+        connections_per_address_max=settings.connections_per_address_max,
+        handshakes_per_s_max=settings.handshakes_per_s_max,
+        header_timeout_s=settings.header_timeout_s,
+        allowed_origins=settings.allowed_origins,
+        return_within_ms=round(settings.drain_spread_s * 1000),
+        command_within_s=settings.shutdown_max_s,
+    )
+
+
+def protocols(door: Door) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:
+    """The HTTP and the WebSocket protocol of this process's door, as uvicorn calls them."""
+    made = functools.partial(RoomHttp, door=door), functools.partial(RoomSocket, door=door)
+    return cast("tuple[type[asyncio.Protocol], type[asyncio.Protocol]]", made)
+
+
+__all__ = [
+    "FRAME_BYTES_MAX",
+    "Node",
+    "audit",
+    "export_orders",
+    "leave_marks",
+    "limits",
+    "prepare",
+    "protocols",
+    "upgrade",
+]
