@@ -101,7 +101,7 @@ class Hub:
         self._opening: dict[str, _Opening] = {}
         self._members: dict[str, tuple[Seat, ...]] = {}
         self._repairs: dict[LiveRoom, asyncio.Task[None]] = {}
-        self._reads: dict[tuple[LiveRoom, int], asyncio.Task[Sequence[Event] | None]] = {}
+        self._reads: dict[tuple[LiveRoom, int], asyncio.Task[list[Encoded] | None]] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -187,22 +187,21 @@ class Hub:
             return _SNAPSHOT
         if live.ring.holds(since.seq):
             return _Missed.of([], since.seq, live)
-        events = await self._read(live, since.seq)
-        if events is None:
-            return _SNAPSHOT
+        task = self._reads.get((live, since.seq))
+        if task is None:
+            task = self._reads[live, since.seq] = self._spawn(self._read(live, since))
+            task.add_done_callback(lambda _: self._reads.pop((live, since.seq), None))
+        read = await asyncio.shield(task)
+        return _SNAPSHOT if read is None else _Missed.of(read, since.seq, live)
+
+    async def _read(self, live: LiveRoom, since: Position) -> list[Encoded] | None:
+        """What the log holds after `since`: read and encoded once for all who ask meanwhile."""
+        events = await self._log(live.room, since, RESUME_MAX + 1)
+        if events is None or len(events) > RESUME_MAX:
+            return None
         encoded = [Encoded(event) for event in events]
         live.ring.extend_back(encoded)
-        return _Missed.of(encoded, since.seq, live)
-
-    async def _read(self, live: LiveRoom, seq: int) -> Sequence[Event] | None:
-        """What the log holds after `seq`, read once for all who ask meanwhile."""
-        task = self._reads.get((live, seq))
-        if task is None:
-            since = Position(live.epoch, seq)
-            task = self._spawn(self._log(live.room, since, RESUME_MAX + 1))
-            self._reads[live, seq] = task
-            task.add_done_callback(lambda _: self._reads.pop((live, seq), None))
-        return await asyncio.shield(task)
+        return encoded
 
     # --- rooms
 

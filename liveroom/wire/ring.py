@@ -60,10 +60,12 @@ class Ring:
             self.first += 1
 
     def extend_back(self, events: list[Encoded]) -> None:
-        """Add older events as far as there is room; they must end before the first."""
+        """Add the older ones of these events, which follow each other, as far as there is room."""
         for event in reversed(events):
-            seq = event.event.seq
-            if seq is None or seq != self.first - 1 or self._full(len(event.to(Format.JSON)), 1):
+            seq = event.event.seq or 0
+            if seq >= self.first:
+                continue
+            if seq != self.first - 1 or self._full(len(event.to(Format.JSON)), 1):
                 return
             self._events.appendleft(event)
             self._bytes += len(event.to(Format.JSON))
