@@ -1,0 +1,256 @@
+"""Fences: under which epoch each stock partition sells, and how it opens again after a loss.
+
+Order is everything: the epoch is raised in SQL first, by compare-and-set, which waits for the
+places under way; then SQL is read; then Redis is opened, once, by whoever raised it. Whatever
+goes wrong in between, the epoch is raised again: nothing here is ever repaired in place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Concatenate, Final, ParamSpec, TypeVar
+
+import structlog
+
+from liveroom.errors import Unavailable
+from liveroom.ids import new_id
+from liveroom.metrics import counters
+from liveroom.store import ledger
+from liveroom.store.database import Database
+from liveroom.store.gates import Gates, Inspection, Lost, Marked, Shut
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+MEND_WAIT_S: Final = 1.0
+"""How long a call waits for stock that is being rebuilt, before it is told to try again."""
+OPENING_MAX_S: Final = 1.0
+"""How long whoever raised an epoch has to open it, before somebody else raises it again."""
+START_MAX_S: Final = 20.0
+LOAD_GATES: Final = 500
+LOAD_COUNTS: Final = 2_000
+FORGET_EPOCHS: Final = 8
+
+log = structlog.get_logger()
+
+
+class Fences:
+    """What this node knows of the fences of all partitions."""
+
+    def __init__(self, db: Database, gates: Gates, *, partitions: int) -> None:
+        self._db = db
+        self._gates = gates
+        self.partitions = range(partitions)
+        self._epochs: dict[int, int] = {}
+        self._opened: dict[int, int] = {}  # the epoch this node last saw open
+        self._failed: dict[int, int] = {}  # an epoch this node raised and did not open
+        self._shut: dict[int, tuple[int, float]] = {}  # an epoch not open yet, and since when
+        self._mending: dict[int, asyncio.Task[None]] = {}
+
+    async def start(self) -> None:
+        """Open every partition: join what sells, adopt what a planned stop left, or rebuild.
+
+        Raises:
+            Unavailable: a store is away, or nobody could open a partition within 20 s.
+        """
+        await self._db.write(lambda conn: ledger.prepare(conn, len(self.partitions)))
+        for part in self.partitions:
+            await self._start(part)
+
+    async def close(self) -> None:
+        """End the rebuilds under way; whoever starts next raises their epochs again."""
+        tasks = list(self._mending.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def planned_stop(self) -> None:
+        """Leave the same mark in both stores, so that the next start keeps holds and carts.
+
+        SQL is marked first: a live node that meets the mark in Redis takes it from SQL before
+        it sells again, so no mark ever vouches for holds made after it.
+        """
+        for part, epoch in self._epochs.items():
+            mark = new_id()
+            try:
+                await self._db.write(partial(ledger.set_mark, part=part, epoch=epoch, mark=mark))
+                await self._gates.mark(part, epoch, mark)
+            except (Shut, Unavailable) as cause:
+                log.warning("stock.unmarked_stop", partition=part, why=str(cause))
+
+    async def check_once(self) -> None:
+        """Compare this node's fences with both stores; every node does so once a second."""
+        for part in self.partitions:
+            await self._follow(part)
+            await self.call(part, self._gates.left, [])
+
+    async def call(
+        self,
+        part: int,
+        ask: Callable[Concatenate[int, int, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> tuple[int, T]:
+        """The partition's epoch, and what `ask(part, epoch, …)` answers under it.
+
+        Asks once more if the fence has moved.
+
+        Raises:
+            Unavailable: `rebuilding`, or what `ask` raised.
+        """
+        for last in (False, True):
+            epoch = self._epochs.get(part)
+            if epoch is None:
+                break
+            try:
+                answer = await ask(part, epoch, *args, **kwargs)
+            except Shut as shut:
+                if last:
+                    break
+                await self._mend(part, epoch, shut)
+            else:
+                self._opened[part] = epoch
+                return epoch, answer
+        raise Unavailable("rebuilding")
+
+    async def raise_again(self, part: int) -> None:
+        """Rebuild a partition whose gates cannot be right."""
+        await self._mend(part, self._epochs[part], Lost("gates ahead of their ledger"))
+
+    async def inspect(self) -> list[Inspection]:
+        """Every partition as Redis has it, under the epochs SQL has. Mends nothing."""
+        inspected = []
+        for part, epoch in await self._db.read(ledger.fences):
+            try:
+                inspected.append(await self._gates.inspect(part, epoch))
+            except Shut as shut:
+                raise Unavailable("rebuilding") from shut
+        return inspected
+
+    # ── starting ──────────────────────────────────────────────────────────────────────────
+
+    async def _start(self, part: int) -> None:
+        until = time.monotonic() + START_MAX_S
+        first = True
+        while time.monotonic() < until:
+            epoch = await self._follow(part)
+            try:
+                await self._gates.left(part, epoch, [])
+                await self._unmark(part, epoch)
+                return
+            except Shut as shut:
+                if await self._adopt(part, epoch):
+                    continue
+                lost: Shut = Lost("at the start") if first else shut
+                try:
+                    await self._repair(part, epoch, lost)
+                    first = False
+                except Unavailable as again:
+                    if again.code != "rebuilding":
+                        raise
+                    await asyncio.sleep(0.05)
+        raise Unavailable("rebuilding")
+
+    async def _follow(self, part: int) -> int:
+        """Take the epoch SQL has."""
+        fence = await self._db.read(lambda conn: ledger.fence(conn, part))
+        self._epochs[part] = fence.epoch
+        return fence.epoch
+
+    async def _unmark(self, part: int, epoch: int) -> None:
+        _, mark = await self._gates.fence(part)
+        if mark is not None:
+            await self._take_mark(part, epoch, mark)
+            await self._gates.unmark(part, epoch, mark)
+
+    async def _adopt(self, part: int, epoch: int) -> bool:
+        """Whether a planned stop left its mark in both stores; then its holds are kept."""
+        in_redis, mark = await self._gates.fence(part)
+        if mark is None or in_redis != epoch or not await self._take_mark(part, epoch, mark):
+            return False
+        await self._gates.adopt(part, epoch, mark)
+        log.info("stock.adopted", partition=part, epoch=epoch)
+        return True
+
+    async def _take_mark(self, part: int, epoch: int, mark: str) -> bool:
+        return await self._db.write(
+            lambda conn: ledger.take_mark(conn, part, epoch=epoch, mark=mark)
+        )
+
+    # ── mending ───────────────────────────────────────────────────────────────────────────
+
+    async def _mend(self, part: int, epoch: int, why: Shut) -> None:
+        """Wait a little until the partition may be asked again; one mends for all."""
+        task = self._mending.get(part)
+        if task is None:
+            task = asyncio.create_task(self._repair(part, epoch, why), name=f"mend-{part}")
+            self._mending[part] = task
+            task.add_done_callback(lambda done: self._mended(part, done))
+        done, _ = await asyncio.wait([task], timeout=MEND_WAIT_S)
+        if not done or task.cancelled():
+            raise Unavailable("rebuilding")
+        task.result()
+
+    def _mended(self, part: int, task: asyncio.Task[None]) -> None:
+        del self._mending[part]
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, Unavailable):
+            log.error("stock.mending_failed", partition=part, exc_info=error)
+
+    async def _repair(self, part: int, epoch: int, why: Shut) -> None:
+        """Follow SQL's epoch, take a mark away, or rebuild: whichever the cause asks for."""
+        if await self._follow(part) != epoch:
+            return
+        if isinstance(why, Marked):
+            await self._take_mark(part, epoch, why.mark)
+            await self._gates.unmark(part, epoch, why.mark)
+        elif self._is_ours_to_raise(part, epoch, why):
+            await self._rebuild(part, epoch)
+        else:
+            raise Unavailable("rebuilding")
+
+    def _is_ours_to_raise(self, part: int, epoch: int, why: Shut) -> bool:
+        """Not while whoever raised this epoch may still be opening it."""
+        if isinstance(why, Lost) or epoch in (self._opened.get(part), self._failed.get(part)):
+            return True
+        known, since = self._shut.get(part, (None, 0.0))
+        if known != epoch:
+            self._shut[part] = (epoch, time.monotonic())
+            return False
+        return time.monotonic() - since > OPENING_MAX_S
+
+    async def _rebuild(self, part: int, seen: int) -> None:
+        in_redis, _ = await self._gates.fence(part)
+        to = max(seen, in_redis) + 1
+        self._failed[part] = to
+        raised = await self._db.write(lambda conn: ledger.raise_fence(conn, part, seen=seen, to=to))
+        if not raised:
+            del self._failed[part]
+            await self._follow(part)
+            return
+        try:
+            await self._open(part, to)
+        except Shut as shut:
+            raise Unavailable("rebuilding") from shut
+        del self._failed[part]
+        self._epochs[part] = self._opened[part] = to
+        counters.fences_raised += 1
+        log.warning("stock.rebuilt", partition=part, epoch=to)
+        await self._forget(part, to)
+
+    async def _open(self, part: int, epoch: int) -> None:
+        rows, counts = await self._db.read(lambda conn: ledger.opening(conn, part), patient=True)
+        for at in range(0, max(len(rows), 1), LOAD_GATES):
+            await self._gates.load(part, epoch, rows[at : at + LOAD_GATES], [])
+        for at in range(0, len(counts), LOAD_COUNTS):
+            await self._gates.load(part, epoch, [], counts[at : at + LOAD_COUNTS])
+        await self._gates.open(part, epoch, gates=len(rows), counts=len(counts))
+
+    async def _forget(self, part: int, epoch: int) -> None:
+        try:
+            await self._gates.forget(part, range(max(1, epoch - FORGET_EPOCHS), epoch))
+        except Unavailable:
+            log.warning("stock.old_epochs_stay", partition=part, epoch=epoch)

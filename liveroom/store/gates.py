@@ -1,0 +1,361 @@
+"""The stock of a partition in Redis: each script of `lua/stock_*.lua` as one call.
+
+A call names the fence epoch it believes in. Where Redis is not open under that epoch nothing
+happens and the call raises `Shut`; what to do about it is the inventory's to decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from liveroom.ids import new_id
+from liveroom.store import keys
+from liveroom.store.scripts import Script, pack, store_errors, unpack_raw
+
+PLACING_MS: Final = 5_000
+"""How long a hold may be placing before the sweep asks SQL what became of it."""
+FLUSH_MS: Final = 1_500
+
+
+class Shut(Exception):
+    """Redis is not open under this fence epoch."""
+
+
+class Marked(Shut):
+    """A planned stop has marked the stock: nothing is held until the mark is taken away."""
+
+    def __init__(self, mark: str) -> None:
+        super().__init__(mark)
+        self.mark = mark
+
+
+class Lost(Shut):
+    """A key of the partition is gone."""
+
+
+class HoldRow(msgspec.Struct, kw_only=True):
+    """A hold as Redis keeps it; times are on the clock of Redis."""
+
+    id: str
+    pool: str
+    sku: str
+    buyer: str
+    room: str
+    qty: int
+    price: int
+    state: str
+    due: int
+    keys: list[str]
+    drop: str | None = None
+    cart: str | None = None
+    till: int | None = None
+    order: str | None = None
+    shared: bool = False
+    counted: bool = False
+
+
+class LineRow(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One line of a request; `price` is what the buyer saw."""
+
+    id: str
+    pool: str
+    sku: str
+    qty: int
+    drop: str | None = None
+    price: int | None = None
+
+
+class RequestRow(msgspec.Struct, kw_only=True):
+    """A request for holds of one partition; its lines are of different pools."""
+
+    key: str
+    kind: str
+    buyer: str
+    room: str
+    lines: list[LineRow]
+
+
+class GateRow(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What opens a gate, read from SQL in one snapshot."""
+
+    pool: str
+    base: int
+    seq: int
+    price: int
+    limit: int | None = None
+
+
+class SetRow(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a gate asks from now on; a limit of 0 is none."""
+
+    pool: str
+    price: int | None = None
+    limit: int | None = None
+
+
+class Held(NamedTuple):
+    """The holds of a request, on the clock of Redis at `now_ms`."""
+
+    now_ms: int
+    holds: list[HoldRow]
+
+
+class NotHeld(NamedTuple):
+    """Why a request got nothing: Lua's word, the pool, and what the word is about."""
+
+    word: str
+    pool: str
+    number: int = 0
+    memorable: bool = False
+
+
+class Left(NamedTuple):
+    """A gate as others may see it; a limit of 0 is none."""
+
+    left: int
+    v: int
+    seq: int
+    price: int
+    limit: int
+
+
+class Range(NamedTuple):
+    """Ledger rows of one pool: the sequence of the first and the last, and what they end."""
+
+    pool: str
+    from_seq: int
+    to_seq: int
+    available_after: int
+    holds: Sequence[str]
+
+
+class Count(NamedTuple):
+    """What a buyer's orders have taken of a pool, read at a place of its ledger."""
+
+    pool: str
+    buyer: str
+    seq: int
+    units: int
+
+
+class Stuck(NamedTuple):
+    """A placing hold past due, and the ledger row its gate stood on while it was open."""
+
+    hold: HoldRow
+    seq: int
+
+
+class GateState(msgspec.Struct, kw_only=True):
+    """A gate as Redis keeps it."""
+
+    base: int
+    seq: int
+    held: int
+    n: int
+    price: int
+    limit: int | None = None
+
+
+class Inspection(NamedTuple):
+    """A partition at one instant, for the audit."""
+
+    gates: dict[str, GateState]
+    holds: list[HoldRow]
+    waiting: list[str]
+    open_holds: int
+    now_ms: int
+
+
+class Gates:
+    """The gates of all partitions in one Redis."""
+
+    def __init__(self, client: Redis, *, held_ms: int, placing_ms: int = PLACING_MS) -> None:
+        self._client = client
+        self._held_ms = held_ms
+        self._placing_ms = placing_ms
+
+    async def hold(
+        self, part: int, epoch: int, requests: Sequence[RequestRow]
+    ) -> list[Held | NotHeld]:
+        """An answer for each request, in order; one call for all of them."""
+        packed = pack(msgspec.to_builtins(list(requests)))
+        now, answers = await self._call(_HOLD, part, epoch, self._held_ms, self._placing_ms, packed)
+        return [_held(now, answer) for answer in answers]
+
+    async def place(self, part: int, epoch: int, cart: str, order: str) -> Held | None:
+        """The holds of a cart, placing for this order now; None where one of them is due."""
+        now, *rest = await self._call(_PLACE, part, epoch, self._placing_ms, cart, order)
+        return Held(now, _holds(rest[0])) if rest else None
+
+    async def cart(self, part: int, epoch: int, cart: str) -> Held:
+        """The holds of a cart that are neither due nor placing."""
+        now, rows = await self._call(_CART, part, epoch, cart)
+        return Held(now, _holds(rows))
+
+    async def release(
+        self, part: int, epoch: int, holds: Iterable[str], *, state: str = "", void: bool = False
+    ) -> list[HoldRow]:
+        """Those of the holds that ended; with `state` only what is in it ends."""
+        want = pack([[hold, state, void] for hold in holds])
+        _, rows = await self._call(_RELEASE, part, epoch, want)
+        return _holds(rows)
+
+    async def give_back(
+        self, part: int, epoch: int, holds: Iterable[str], *, void: bool = False
+    ) -> Held:
+        """Those of the placing holds that are in their carts again; void ones under new ids."""
+        want = pack([[hold, hold_id(part) if void else hold, void] for hold in holds])
+        now, rows = await self._call(_RETURN, part, epoch, want)
+        return Held(now, _holds(rows))
+
+    async def tell(
+        self, part: int, epoch: int, ranges: Sequence[Range]
+    ) -> tuple[list[str], list[str]]:
+        """Tell ledger ranges; the pools among them with a limit, and those without a gate."""
+        want = pack([[*told[:4], list(told.holds)] for told in ranges])
+        _, limited, missing = await self._call(_TELL, part, epoch, want)
+        return [pool.decode() for pool in limited], [pool.decode() for pool in missing]
+
+    async def expire(
+        self, part: int, epoch: int, *, count: int, report: int
+    ) -> tuple[int, list[HoldRow]]:
+        """How many holds ended, and those whose buyers must be told (at most `report`)."""
+        _, ended, rows = await self._call(_EXPIRE, part, epoch, count, report)
+        return int(ended), _holds(rows)
+
+    async def stuck(self, part: int, epoch: int, *, count: int) -> list[Stuck]:
+        """The placing holds past due, the oldest first."""
+        _, rows = await self._call(_STUCK, part, epoch, count)
+        return [Stuck(_holds([row])[0], seq) for row, seq in rows or []]
+
+    async def left(self, part: int, epoch: int, pools: Sequence[str]) -> dict[str, Left]:
+        """The gates of those pools that have one."""
+        _, rows = await self._call(_LEFT, part, epoch, pack(list(pools)))
+        return {pool: Left(*row) for pool, row in zip(pools, rows, strict=True) if row}
+
+    async def set(self, part: int, epoch: int, settings: Sequence[SetRow]) -> None:
+        """Set prices and limits of gates."""
+        await self._call(_SET, part, epoch, pack(msgspec.to_builtins(list(settings))))
+
+    async def count(self, part: int, epoch: int, counts: Sequence[Count]) -> None:
+        """Tell what buyers' orders have taken; older counts never replace newer ones."""
+        await self._call(_COUNT, part, epoch, pack([list(count) for count in counts]))
+
+    async def add(self, part: int, epoch: int, gates: Sequence[GateRow]) -> None:
+        """Make gates that are not there."""
+        await self._call(_ADD, part, epoch, pack(msgspec.to_builtins(list(gates))))
+
+    async def load(
+        self, part: int, epoch: int, gates: Sequence[GateRow], counts: Sequence[Count]
+    ) -> None:
+        """Write gates of an epoch that is not open yet."""
+        packed = pack(msgspec.to_builtins(list(gates))), pack([list(count) for count in counts])
+        await self._call(_LOAD, part, epoch, *packed)
+
+    async def open(self, part: int, epoch: int, *, gates: int, counts: int) -> None:
+        """Open an epoch whose gates and counts are all there. Never repeated."""
+        await self._call(_OPEN, part, epoch, gates, counts)
+
+    async def mark(self, part: int, epoch: int, mark: str) -> None:
+        """Mark a planned stop, and give the append-only file time to have it on disk.
+
+        An earlier part of that file never lacks what a later part has, so a mark that is
+        there after a restart says that all before it is there too.
+        """
+        await self._call(_MARK, part, epoch, mark, 1)
+        with store_errors(), suppress(ResponseError):  # no append-only file: nothing to wait for
+            await self._client.execute_command("WAITAOF", 1, 0, FLUSH_MS)  # type: ignore[no-untyped-call]
+
+    async def unmark(self, part: int, epoch: int, mark: str) -> None:
+        """Take this mark away; another one stays."""
+        await self._call(_MARK, part, epoch, mark, 0)
+
+    async def adopt(self, part: int, epoch: int, mark: str) -> None:
+        """Go on with what the planned stop of this mark left."""
+        await self._call(_ADOPT, part, epoch, mark)
+
+    async def fence(self, part: int) -> tuple[int, str | None]:
+        """The epoch of the fence in Redis, or 0, and the mark of a planned stop."""
+        with store_errors():
+            epoch, mark = await self._client.hmget(keys.stock_fence(part), ["epoch", "mark"])
+        return int(epoch or 0), _text(mark) if mark else None
+
+    async def forget(self, part: int, epochs: Iterable[int]) -> None:
+        """Delete what older epochs left."""
+        names = [name for epoch in epochs for name in keys.stock(part, epoch)[1:]]
+        if names:
+            with store_errors():
+                await self._client.unlink(*names)
+
+    async def inspect(self, part: int, epoch: int) -> Inspection:
+        """Every gate and every open hold at one instant."""
+        now, gates, rows, waiting, count = await self._call(_INSPECT, part, epoch)
+        return Inspection(
+            gates=msgspec.convert(_text(gates or {}), dict[str, GateState]),
+            holds=_holds(rows),
+            waiting=[hold.decode() for hold in waiting],
+            open_holds=int(count or 0),
+            now_ms=now,
+        )
+
+    async def _call(self, script: Script, part: int, epoch: int, *args: Any) -> list[Any]:
+        names = keys.stock(part, epoch)
+        answer = await script(self._client, names, [epoch, keys.stock_channel(part), *args])
+        word, *rest = unpack_raw(answer)
+        if word == b"marked":
+            raise Marked(rest[1].decode())
+        if word in _SHUT:
+            raise _SHUT[word](f"stock partition {part}, epoch {epoch}")
+        return list(rest)
+
+
+def hold_id(part: int) -> str:
+    """A new hold's id; it names its partition."""
+    return f"{part}.{new_id()}"
+
+
+def part_of(hold: str) -> int:
+    """The partition a hold's id names."""
+    return int(hold.partition(".")[0])
+
+
+_SHUT: Final[dict[bytes, type[Shut]]] = {b"shut": Shut, b"lost": Lost}
+
+
+def _scripts(*verbs: str) -> Iterator[Script]:
+    return (Script(f"stock_{verb}") for verb in verbs)
+
+
+_HOLD, _PLACE, _CART, _RELEASE, _RETURN = _scripts("hold", "place", "cart", "release", "return")
+_TELL, _EXPIRE, _STUCK, _LEFT, _SET = _scripts("tell", "expire", "stuck", "left", "set")
+_COUNT, _ADD, _LOAD, _OPEN, _MARK = _scripts("count", "add", "load", "open", "mark")
+_ADOPT, _INSPECT = _scripts("adopt", "inspect")
+
+
+def _text(value: Any) -> Any:
+    """Lua's strings as text, all the way down."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, dict):
+        return {_text(key): _text(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_text(inner) for inner in value]
+    return value
+
+
+def _holds(rows: Any) -> list[HoldRow]:
+    # An empty Lua table may arrive as an empty map.
+    return msgspec.convert(_text(rows or []), list[HoldRow])
+
+
+def _held(now: int, answer: list[Any]) -> Held | NotHeld:
+    word, *rest = answer
+    if word == b"ok":
+        return Held(now, _holds(rest[0]))
+    return NotHeld(word.decode(), _text(rest[0]), *rest[1:])

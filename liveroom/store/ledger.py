@@ -1,0 +1,412 @@
+"""Pools and their ledger in SQL: what is true about stock, and what Redis is told of it.
+
+Functions here run inside somebody's transaction and never await. A ledger row is never
+changed; a pool's row is its sum. Locks: fences, then pools, then buyers, each sorted.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, text, tuple_, update
+
+from liveroom.errors import Invalid, ensure
+from liveroom.store import tables
+from liveroom.store.database import now_ms
+from liveroom.store.gates import Count, GateRow, HoldRow, Range, Stuck
+
+_T = tables
+PARTITIONS_FACT: Final = "stock_partitions"
+TELL_ROWS_MAX: Final = 2_000
+VOID_KEPT_MS: Final = 7 * 24 * 3600 * 1000
+
+_AVAILABLE = _T.pools.c.initial + _T.pools.c.adjusted - _T.pools.c.reserved - _T.pools.c.sold
+
+
+class Fence(NamedTuple):
+    """A partition's fence in SQL."""
+
+    epoch: int
+    mark: str | None
+
+
+class PoolRow(NamedTuple):
+    """Where a pool stands, and what its gate asks; a limit of 0 is none."""
+
+    pool: str
+    sku: str
+    drop: str | None
+    partition: int
+    available: int
+    seq: int
+    price: int
+    limit: int
+
+
+class Movements(msgspec.Struct):
+    """A page of a SKU's ledger, with what its pools come to: the sums that must agree."""
+
+    sku: str
+    pools: list[dict[str, Any]]
+    items: list[dict[str, Any]]
+    next: str | None
+
+
+class Resolved(NamedTuple):
+    """What became of placing holds past due: ranges to tell, and holds that are void now."""
+
+    placed: list[Range]
+    void: list[HoldRow]
+
+
+def pool_of(sku: str, drop: str | None = None) -> str:
+    """The name of a SKU's ordinary stock, or of a drop's."""
+    return f"sku:{sku}" if drop is None else f"drop:{drop}"
+
+
+def partition_of(sku: str, partitions: int) -> int:
+    """The partition of a SKU and of all its drops."""
+    return zlib.crc32(sku.encode()) % partitions
+
+
+def create_pool(conn: Connection, *, sku: str, initial: int) -> None:
+    """The ordinary stock of a new SKU, in the SKU's own transaction.
+
+    Its gate is made after the commit, by `Inventory.open_pools`, or by whoever first asks.
+    """
+    row = {
+        "pool": pool_of(sku),
+        "sku": sku,
+        "partition": partition_of(sku, partitions(conn)),
+        "initial": initial,
+    }
+    conn.execute(insert(_T.pools).values(row))
+
+
+# ── fences ────────────────────────────────────────────────────────────────────────────────
+
+
+def partitions(conn: Connection) -> int:
+    """In how many partitions the stock lies."""
+    fact = select(_T.facts.c.value).where(_T.facts.c.name == PARTITIONS_FACT)
+    return int(conn.execute(fact.with_for_update(read=True)).scalar() or 1)
+
+
+def prepare(conn: Connection, count: int) -> None:
+    """Make the fences of `count` partitions. A changed count moves pools and raises them all."""
+    known = {row.partition for row in conn.execute(select(_T.fences).with_for_update())}
+    fact = select(_T.facts.c.value).where(_T.facts.c.name == PARTITIONS_FACT)
+    before = conn.execute(fact.with_for_update()).scalar()
+    for part in range(count):
+        if part not in known:
+            conn.execute(_MAKE_FENCE, {"partition": part})
+    if before == str(count):
+        return
+    conn.execute(_SET_FACT, {"name": PARTITIONS_FACT, "value": str(count)})
+    conn.execute(update(_T.fences).values(epoch=_T.fences.c.epoch + 1, mark=None))
+    for row in conn.execute(select(_T.pools.c.pool, _T.pools.c.sku)).all():
+        moved = update(_T.pools).where(_T.pools.c.pool == row.pool)
+        conn.execute(moved.values(partition=partition_of(row.sku, count)))
+
+
+def fences(conn: Connection) -> list[tuple[int, int]]:
+    """The partitions stock lies in, and the epoch of each."""
+    count = partitions(conn)
+    query = select(_T.fences.c.partition, _T.fences.c.epoch).order_by(_T.fences.c.partition)
+    return [(row.partition, row.epoch) for row in conn.execute(query) if row.partition < count]
+
+
+def fence(conn: Connection, part: int, *, share: bool = False) -> Fence:
+    """The partition's fence; `share` locks it against a rebuild until the commit."""
+    query = select(_T.fences.c.epoch, _T.fences.c.mark).where(_T.fences.c.partition == part)
+    return Fence(*conn.execute(query.with_for_update(read=True) if share else query).one())
+
+
+def raise_fence(conn: Connection, part: int, *, seen: int, to: int) -> bool:
+    """Raise the epoch from `seen`; false where somebody else raised it. Waits for places."""
+    raised = update(_T.fences).where(_T.fences.c.partition == part, _T.fences.c.epoch == seen)
+    return conn.execute(raised.values(epoch=to, mark=None)).rowcount == 1
+
+
+def set_mark(conn: Connection, part: int, *, epoch: int, mark: str | None) -> None:
+    """Mark a planned stop of this epoch, or take the mark away."""
+    marked = update(_T.fences).where(_T.fences.c.partition == part, _T.fences.c.epoch == epoch)
+    conn.execute(marked.values(mark=mark))
+
+
+def take_mark(conn: Connection, part: int, *, epoch: int, mark: str) -> bool:
+    """Whether this mark was there; it is not there any more."""
+    taken = update(_T.fences).where(
+        _T.fences.c.partition == part, _T.fences.c.epoch == epoch, _T.fences.c.mark == mark
+    )
+    return conn.execute(taken.values(mark=None)).rowcount == 1
+
+
+# ── reading ───────────────────────────────────────────────────────────────────────────────
+
+
+def pools(conn: Connection, names: Iterable[str] | None = None) -> list[PoolRow]:
+    """Those pools, or all, with the price and limit of their SKUs."""
+    query = select(
+        _T.pools.c.pool,
+        _T.pools.c.sku,
+        _T.pools.c.drop,
+        _T.pools.c.partition,
+        _AVAILABLE,
+        _T.pools.c.seq,
+        _T.skus.c.price_minor,
+        func.coalesce(_T.skus.c.limit_per_buyer, 0),
+    ).join(_T.skus, _T.skus.c.id == _T.pools.c.sku)
+    if names is not None:
+        query = query.where(_T.pools.c.pool.in_(list(names)))
+    return [PoolRow(*row) for row in conn.execute(query)]
+
+
+def opening(conn: Connection, part: int) -> tuple[list[GateRow], list[Count]]:
+    """What a rebuild writes: a gate for each pool, and counts for those with a limit."""
+    rows = [row for row in pools(conn) if row.partition == part]
+    counts = (
+        select(
+            _T.buyer_taken.c.pool, _T.buyer_taken.c.buyer, _T.pools.c.seq, _T.buyer_taken.c.units
+        )
+        .join(_T.pools, _T.pools.c.pool == _T.buyer_taken.c.pool)
+        .join(_T.skus, _T.skus.c.id == _T.pools.c.sku)
+        .where(_T.pools.c.partition == part, _T.skus.c.limit_per_buyer.is_not(None))
+        .where(_T.buyer_taken.c.units > 0)
+    )
+    return [gate_of(row) for row in rows], [Count(*row) for row in conn.execute(counts)]
+
+
+def gate_of(row: PoolRow) -> GateRow:
+    """The gate of a pool that nobody holds anything of."""
+    return GateRow(
+        pool=row.pool, base=row.available, seq=row.seq, price=row.price, limit=row.limit or None
+    )
+
+
+def since(conn: Connection, pool: str, seq: int) -> Range | None:
+    """What a gate that stands on `seq` lacks, at most TELL_ROWS_MAX rows of it."""
+    rows = conn.execute(
+        select(_T.ledger.c.seq, _T.ledger.c.available_after, _T.ledger.c.hold)
+        .where(_T.ledger.c.pool == pool, _T.ledger.c.seq > seq)
+        .order_by(_T.ledger.c.seq)
+        .limit(TELL_ROWS_MAX)
+    ).all()
+    return _range(pool, *rows) if rows else None
+
+
+def counts_of(conn: Connection, ranges: Iterable[Range]) -> list[Count]:
+    """What the buyers of the orders in these ranges have taken by now."""
+    return [
+        Count(*row)
+        for told in ranges
+        for row in conn.execute(
+            _COUNTS, {"pool": told.pool, "from": told.from_seq, "to": told.to_seq}
+        )
+    ]
+
+
+def counts_in(conn: Connection, pool: str) -> list[Count]:
+    """What every buyer has taken of a pool by now."""
+    query = (
+        select(
+            _T.buyer_taken.c.pool, _T.buyer_taken.c.buyer, _T.pools.c.seq, _T.buyer_taken.c.units
+        )
+        .join(_T.pools, _T.pools.c.pool == _T.buyer_taken.c.pool)
+        .where(_T.buyer_taken.c.pool == pool, _T.buyer_taken.c.units > 0)
+    )
+    return [Count(*row) for row in conn.execute(query)]
+
+
+def currencies(conn: Connection, skus: Iterable[str]) -> dict[str, str]:
+    """The currency of each of the SKUs that exist."""
+    query = (
+        select(_T.skus.c.id, _T.products.c.currency)
+        .join(_T.products, _T.products.c.id == _T.skus.c.product)
+        .where(_T.skus.c.id.in_(list(skus)))
+    )
+    return {row.id: row.currency for row in conn.execute(query)}
+
+
+def movements(conn: Connection, sku: str, *, after: str | None, limit: int) -> Movements:
+    """A page of the ledger of a SKU's pools, in order of pool and sequence, and the sums.
+
+    `after` is the cursor of the page before: "<pool>:<seq>".
+    """
+    pools = conn.execute(select(_T.pools).where(_T.pools.c.sku == sku).order_by("pool")).all()
+    query = (
+        select(_T.ledger)
+        .join(_T.pools, _T.pools.c.pool == _T.ledger.c.pool)
+        .where(_T.pools.c.sku == sku)
+        .order_by(_T.ledger.c.pool, _T.ledger.c.seq)
+        .limit(limit + 1)
+    )
+    if after is not None:
+        pool, _, seq = after.rpartition(":")
+        if not seq.isdecimal():
+            raise Invalid("bad_argument", "This is no cursor of a ledger.")
+        query = query.where(tuple_(_T.ledger.c.pool, _T.ledger.c.seq) > (pool, int(seq)))
+    rows = conn.execute(query).mappings().all()
+    last = rows[limit - 1] if len(rows) > limit else None
+    return Movements(
+        sku=sku,
+        pools=[_sums(row) for row in pools],
+        items=[
+            {name: value for name, value in row.items() if value is not None}
+            for row in rows[:limit]
+        ],
+        next=f"{last['pool']}:{last['seq']}" if last is not None else None,
+    )
+
+
+def _sums(row: Row[Any]) -> dict[str, Any]:
+    sums = {name: getattr(row, name) for name in _SUMS}
+    free = row.initial + row.adjusted - row.reserved - row.sold
+    return {"pool": row.pool, **sums, "available": free}
+
+
+# ── moving ────────────────────────────────────────────────────────────────────────────────
+
+
+def adjust(
+    conn: Connection,
+    *,
+    pool: str,
+    units: int,
+    kind: str,
+    operation: str,
+    why: str | None,
+    hold: str | None = None,
+    epoch: int = 0,
+) -> Range | None:
+    """Add units to a pool, or take away those that `hold` holds. Happens once an operation.
+
+    Returns:
+        The ledger row to tell, the first one where the operation was carried out before; none
+        where the hold is void or of another epoch: then nothing was changed.
+
+    Raises:
+        Invalid: `not_found`, there is no such pool; `id_reused`, the operation did something
+            else before.
+    """
+    part = conn.execute(select(_T.pools.c.partition).where(_T.pools.c.pool == pool)).scalar()
+    if part is None:
+        raise Invalid("not_found", "There is no such stock.", data={"pool": pool})
+    now_epoch = fence(conn, part, share=True).epoch
+    row = conn.execute(_LOCK_POOLS, {"pools": [pool]}).one()
+    before = done(conn, pool, operation, kind=kind, units=units)
+    if before is not None:
+        return before
+    if hold is not None and (now_epoch != epoch or conn.execute(_IS_VOID, {"hold": hold}).first()):
+        return None
+    after = row.available + units
+    ensure(after >= 0, f"{pool}: a reduction is more than what is free")
+    # From here on it must succeed.
+    moved = update(_T.pools).where(_T.pools.c.pool == pool, _T.pools.c.seq == row.seq)
+    moved = moved.values(adjusted=_T.pools.c.adjusted + units, seq=row.seq + 1)
+    ensure(conn.execute(moved).rowcount == 1, f"{pool}: a locked pool moved")
+    entry = {
+        "pool": pool,
+        "seq": row.seq + 1,
+        "at": now_ms(conn),
+        "kind": kind,
+        "adjusted": units,
+        "available_after": after,
+        "hold": hold,
+        "operation": operation,
+        "why": why,
+    }
+    conn.execute(insert(_T.ledger).values(entry))
+    return Range(pool, row.seq + 1, row.seq + 1, after, [hold] if hold else [])
+
+
+def done(conn: Connection, pool: str, operation: str, *, kind: str, units: int) -> Range | None:
+    """The ledger row of an operation that was carried out before.
+
+    Raises:
+        Invalid: `id_reused`: it did something else.
+    """
+    row = conn.execute(_BY_OPERATION, {"pool": pool, "operation": operation}).one_or_none()
+    if row is None:
+        return None
+    if (row.kind, row.adjusted) != (kind, units):
+        raise Invalid("id_reused")
+    return _range(pool, row)
+
+
+def resolve(conn: Connection, stuck: Sequence[Stuck]) -> Resolved:
+    """Decide placing holds past due: what the ledger has is placed, the rest is void for ever.
+
+    A hold that was open while its gate stood on a ledger row was placed by a later row, or
+    not at all.
+    """
+    since: dict[str, int] = {}
+    for hold, seq in stuck:
+        since[hold.pool] = min(seq, since.get(hold.pool, seq))
+    conn.execute(_LOCK_POOLS, {"pools": sorted(since)}).all()
+    rows = {
+        row.hold: (pool, row)
+        for pool, seq in sorted(since.items())
+        for row in conn.execute(_HOLDS_SINCE, {"pool": pool, "seq": seq})
+    }
+    placed = [_range(*rows[hold.id]) for hold, _ in stuck if hold.id in rows]
+    void = [hold for hold, _ in stuck if hold.id not in rows]
+    if void:
+        at = now_ms(conn)
+        conn.execute(_MAKE_VOID, [{"hold": hold.id, "at": at} for hold in void])
+    return Resolved(placed, void)
+
+
+def prune_void(conn: Connection) -> None:
+    """Forget void holds that no transaction can still want to place."""
+    old = now_ms(conn) - VOID_KEPT_MS
+    conn.execute(_T.void_holds.delete().where(_T.void_holds.c.at < old))
+
+
+def _range(pool: str, *rows: Any) -> Range:
+    holds = [row.hold for row in rows if row.hold is not None]
+    return Range(pool, rows[0].seq, rows[-1].seq, rows[-1].available_after, holds)
+
+
+_SUMS = ("initial", "adjusted", "reserved", "sold", "seq")
+_MAKE_FENCE = text("INSERT INTO fences (partition, epoch) VALUES (:partition, 0)")
+_SET_FACT = text(
+    "INSERT INTO facts (name, value) VALUES (:name, :value)"
+    " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
+_MAKE_VOID = text(
+    "INSERT INTO void_holds (hold, at) VALUES (:hold, :at) ON CONFLICT (hold) DO NOTHING"
+)
+_LOCK_POOLS = (
+    select(_T.pools.c.pool, _T.pools.c.seq, _AVAILABLE.label("available"))
+    .where(_T.pools.c.pool.in_(bindparam("pools", expanding=True)))
+    .order_by(_T.pools.c.pool)
+    .with_for_update()
+)
+_HOLDS_SINCE = select(_T.ledger.c.seq, _T.ledger.c.available_after, _T.ledger.c.hold).where(
+    _T.ledger.c.pool == bindparam("pool"),
+    _T.ledger.c.seq > bindparam("seq"),
+    _T.ledger.c.hold.is_not(None),
+)
+_BY_OPERATION = select(_T.ledger).where(
+    _T.ledger.c.pool == bindparam("pool"), _T.ledger.c.operation == bindparam("operation")
+)
+_IS_VOID = select(_T.void_holds.c.hold).where(_T.void_holds.c.hold == bindparam("hold"))
+_COUNTS = (
+    select(_T.buyer_taken.c.pool, _T.buyer_taken.c.buyer, _T.pools.c.seq, _T.buyer_taken.c.units)
+    .distinct()
+    .select_from(_T.ledger)
+    .join(_T.orders, _T.orders.c.id == _T.ledger.c.order)
+    .join(_T.pools, _T.pools.c.pool == _T.ledger.c.pool)
+    .join(
+        _T.buyer_taken,
+        (_T.buyer_taken.c.pool == _T.ledger.c.pool) & (_T.buyer_taken.c.buyer == _T.orders.c.buyer),
+    )
+    .where(
+        _T.ledger.c.pool == bindparam("pool"),
+        _T.ledger.c.seq.between(bindparam("from"), bindparam("to")),
+    )
+)

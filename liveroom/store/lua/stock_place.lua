@@ -1,0 +1,39 @@
+-- Turn the unexpired holds of a cart to placing, for one order.
+-- Guarantees: all holds of the cart or none; the same order gets its holds again.
+-- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
+-- Arguments: epoch, channel, placing_ms, cart ("<room>/<buyer>"), order.
+-- Returns: msgpack [word, now, holds], none where the cart is empty; word ok | hold_expired
+--   | shut | marked.
+-- Emits: nothing; what is left does not change.
+-- part: stock_begin
+if not open or marked then
+  return cmsgpack.pack({marked and 'marked' or 'shut', now, marked})
+end
+-- part: stock_gates
+-- part: stock_holds
+local placing_ms, cart, order = tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local mine, held = {}, {}
+for _, id in ipairs(read_cart(cart)) do
+  local h = get_hold(id)
+  if h.state == 'placing' and h.order == order then
+    mine[#mine + 1] = h
+  elseif h.state == 'held' then
+    if h.due <= now then
+      return cmsgpack.pack({'hold_expired', now})
+    end
+    held[#held + 1] = h
+  end
+end
+-- From here on it must succeed.
+if #mine > 0 then
+  for _, h in ipairs(mine) do
+    h.shared = true -- another attempt of this order may place it
+    put_hold(h)
+  end
+  return cmsgpack.pack({'ok', now, mine})
+end
+for _, h in ipairs(held) do
+  h.state, h.order, h.due, h.shared = 'placing', order, now + placing_ms, nil
+  put_hold(h)
+end
+return cmsgpack.pack({'ok', now, held})

@@ -1,0 +1,23 @@
+-- End holds that serve nobody: their units are free at once.
+-- Guarantees: a hold that is gone is left alone; a hold that another attempt of its order was
+--   handed as well ends only where it is void in SQL, otherwise the sweep resolves it.
+-- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
+-- Arguments: epoch, channel, holds: msgpack of [[id, state that it must be in or '', void]].
+-- Returns: msgpack [word, now, holds that ended]; word ok | shut.
+-- Emits: [[pool, left, v]] on the channel, once.
+-- part: stock_begin
+if not open then
+  return cmsgpack.pack({'shut', now})
+end
+-- part: stock_gates
+-- part: stock_holds
+local ended = {}
+for _, want in ipairs(cmsgpack.unpack(ARGV[3])) do
+  local h = get_hold(want[1])
+  if h and (want[2] == '' or h.state == want[2]) and (want[3] or not h.shared) then
+    end_hold(h)
+    ended[#ended + 1] = h
+  end
+end
+save_gates()
+return cmsgpack.pack({'ok', now, ended})

@@ -1,0 +1,74 @@
+-- Tell gates what the ledger says: the one way a gate's base moves.
+-- Guarantees: idempotent and in any order; a range that came too early is parked (at most
+--   PARKED_MAX for a pool; what is not parked is told again from the ledger).
+-- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
+-- Arguments: epoch, channel, ranges: msgpack of [[pool, from, to, available_after, [hold]]].
+-- Returns: msgpack [word, now, pools with a limit that moved, pools without a gate];
+--   word ok | shut.
+-- Emits: [[pool, left, v]] on the channel, once.
+-- part: stock_begin
+if not open then
+  return cmsgpack.pack({'shut', now})
+end
+-- part: stock_gates
+-- part: stock_holds
+local PARKED_MAX = 256
+local limited, missing = {}, {}
+
+local function apply(g, to, after, ids)
+  for _, id in ipairs(ids) do
+    local h = get_hold(id)
+    if h then end_hold(h) end
+  end
+  if to > g.seq then
+    g.base, g.seq = after, to
+  end
+end
+
+local function park(pool, range)
+  local packed = redis.call('HGET', parked_key, pool)
+  local parked = packed and cmsgpack.unpack(packed) or {}
+  if #parked < PARKED_MAX then
+    parked[#parked + 1] = range
+    redis.call('HSET', parked_key, pool, cmsgpack.pack(parked))
+  end
+end
+
+-- Apply what now follows; every pass over the parked ranges applies at least one, or is the last.
+local function unpark(pool, g)
+  local packed = redis.call('HGET', parked_key, pool)
+  if not packed then return end
+  local parked, moved = cmsgpack.unpack(packed), true
+  while moved do
+    local later = {}
+    for _, range in ipairs(parked) do
+      if range[1] <= g.seq + 1 then
+        apply(g, range[2], range[3], range[4])
+      else
+        later[#later + 1] = range
+      end
+    end
+    moved, parked = #later < #parked, later
+  end
+  if #parked > 0 then
+    redis.call('HSET', parked_key, pool, cmsgpack.pack(parked))
+  else
+    redis.call('HDEL', parked_key, pool)
+  end
+end
+
+for _, range in ipairs(cmsgpack.unpack(ARGV[3])) do
+  local pool, from, to, after, ids = unpack(range)
+  local g = gate(pool)
+  if not g then
+    missing[#missing + 1] = pool
+  elseif from > g.seq + 1 then
+    park(pool, {from, to, after, ids})
+  else
+    apply(g, to, after, ids)
+    unpark(pool, g)
+  end
+  if g and g.limit then limited[#limited + 1] = pool end
+end
+save_gates()
+return cmsgpack.pack({'ok', now, limited, missing})

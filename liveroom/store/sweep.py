@@ -1,0 +1,159 @@
+"""The sweep over one partition: what gates lack is told, what is past its time ends.
+
+The ledger is the gates' outbox: whoever committed and was killed before telling is spoken for
+here. Every step may run anywhere, at any time, and twice at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+import structlog
+
+from liveroom.store import ledger
+from liveroom.store.database import Database
+from liveroom.store.fences import Fences
+from liveroom.store.gates import Gates, HoldRow, Left, Range, SetRow
+from liveroom.store.ledger import PoolRow
+
+PAGE: Final = 500
+PAGES_MAX: Final = 200
+SLICE: Final = 500
+"""How many gates' prices and limits are compared with SQL in one sweep."""
+
+log = structlog.get_logger()
+
+
+class Sweep:
+    """Sweeps partitions; remembers only what saves work."""
+
+    def __init__(self, db: Database, gates: Gates, fences: Fences) -> None:
+        self._db = db
+        self._gates = gates
+        self._fences = fences
+        self._reached: dict[str, tuple[int, int]] = {}  # pool -> (epoch, seq) the gate stood on
+        self._odd: dict[str, tuple[int, int]] = {}  # price and limit that a gate did not have
+        self._turn = 0
+
+    # ── telling ───────────────────────────────────────────────────────────────────────────
+
+    async def tell(self, part: int, ranges: Sequence[Range]) -> None:
+        """Tell ranges of one partition; buyers' counts follow where a pool has a limit."""
+        _, (limited, missing) = await self._fences.call(part, self._gates.tell, ranges)
+        if missing:
+            await self.open(part, missing)
+        if limited:
+            told = [one for one in ranges if one.pool in limited]
+            counts = await self._db.read(lambda conn: ledger.counts_of(conn, told))
+            if counts:
+                await self._fences.call(part, self._gates.count, counts)
+
+    async def open(self, part: int, pools: Sequence[str]) -> None:
+        """Make the gates of pools that are newer than the fence."""
+        rows = await self._db.read(lambda conn: ledger.pools(conn, pools))
+        gates = [ledger.gate_of(row) for row in rows if row.partition == part]
+        await self._fences.call(part, self._gates.add, gates)
+
+    async def tell_lacking(self, part: int, *, every: bool = False) -> None:
+        """Tell each gate what its pool's ledger has beyond it.
+
+        `every` looks at all gates, also those this node knows to be level, and raises the
+        fence where one is ahead of SQL: then one of the stores is not the other's.
+        """
+        rows = {row.pool: row for row in await self._db.read(ledger.pools) if row.partition == part}
+        epoch, _ = await self._fences.call(part, self._gates.left, [])
+        behind = [
+            row.pool for row in rows.values() if self._reached.get(row.pool) != (epoch, row.seq)
+        ]
+        look = list(rows) if every else sorted({*behind, *self._slice(list(rows))})
+        for at in range(0, len(look), PAGE):
+            page = look[at : at + PAGE]
+            _, found = await self._fences.call(part, self._gates.left, page)
+            if missing := [pool for pool in page if pool not in found]:
+                await self.open(part, missing)
+            for pool, gate in found.items():
+                await self._level(part, epoch, rows[pool], gate)
+                if every and gate.seq > rows[pool].seq and await self._is_ahead(pool, gate.seq):
+                    await self._fences.raise_again(part)
+                    return
+            await self._set_odd(part, [rows[pool] for pool in found], found)
+
+    async def _level(self, part: int, epoch: int, row: PoolRow, gate: Left) -> None:
+        reached = gate.seq
+        while reached < row.seq:
+            lacking = await self._db.read(partial(ledger.since, pool=row.pool, seq=reached))
+            if lacking is None:
+                break
+            await self.tell(part, [lacking])
+            reached = lacking.to_seq
+        self._reached[row.pool] = (epoch, reached)
+
+    async def _is_ahead(self, pool: str, seq: int) -> bool:
+        """Whether the gate stands on a ledger row that SQL does not have."""
+        rows = await self._db.read(lambda conn: ledger.pools(conn, [pool]))
+        return bool(rows) and rows[0].seq < seq
+
+    async def _set_odd(self, part: int, rows: Sequence[PoolRow], gates: dict[str, Left]) -> None:
+        """Set prices and limits that two sweeps in a row have found to differ from SQL.
+
+        One sweep alone may meet a price between its commit and its gate.
+        """
+        odd = {
+            row.pool: (row.price, row.limit)
+            for row in rows
+            if (row.price, row.limit) != (gates[row.pool].price, gates[row.pool].limit)
+        }
+        lasting = [
+            SetRow(pool=pool, price=asked[0], limit=asked[1])
+            for pool, asked in odd.items()
+            if self._odd.get(pool) == asked
+        ]
+        for row in rows:
+            self._odd.pop(row.pool, None)
+        self._odd |= odd
+        if lasting:
+            log.warning("stock.gates_set", partition=part, pools=[row.pool for row in lasting])
+            await self._fences.call(part, self._gates.set, lasting)
+
+    def _slice(self, pools: list[str]) -> list[str]:
+        """The next pools in turn, and those found odd."""
+        if self._turn >= len(pools):
+            self._turn = 0
+        begin, self._turn = self._turn, self._turn + SLICE
+        return [*pools[begin : self._turn], *(pool for pool in self._odd if pool in pools)]
+
+    # ── ending ────────────────────────────────────────────────────────────────────────────
+
+    async def expire(self, part: int, *, report: int) -> list[HoldRow]:
+        """End cart holds past their deadline; those whose buyers nobody has told yet."""
+        reported: list[HoldRow] = []
+        for _ in range(PAGES_MAX):
+            _, (ended, rows) = await self._fences.call(
+                part, self._gates.expire, count=PAGE, report=report
+            )
+            reported += rows
+            if ended < PAGE and (report == 0 or len(rows) < report):
+                break
+        return reported
+
+    async def end_due(self, part: int) -> tuple[list[HoldRow], list[HoldRow]]:
+        """End all that is past its time: expired cart holds, and holds nobody placed.
+
+        What SQL has as placed is told; the rest is void there before it ends here, or returns
+        to its cart under a new id while its old deadline lasts.
+        """
+        expired = await self.expire(part, report=PAGE)
+        void: list[HoldRow] = []
+        for _ in range(PAGES_MAX):
+            _, stuck = await self._fences.call(part, self._gates.stuck, count=PAGE)
+            if not stuck:
+                break
+            resolved = await self._db.write(partial(ledger.resolve, stuck=stuck))
+            if resolved.placed:
+                await self.tell(part, resolved.placed)
+            ids = [hold.id for hold in resolved.void]
+            await self._fences.call(part, self._gates.give_back, ids, void=True)
+            void += resolved.void
+        return expired, void
