@@ -38,7 +38,6 @@ LABELLED: Final[dict[str, tuple[str, str]]] = {
 GAUGES: Final[dict[str, str]] = {
     "connections": "Open WebSocket connections.",
     "rooms": "Rooms with a viewer on this node.",
-    "command_seconds_max": "The slowest command since the last scrape.",
 }
 HISTOGRAMS: Final[dict[str, tuple[tuple[float, ...], str]]] = {
     "publish_lag_seconds": (

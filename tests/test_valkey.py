@@ -214,6 +214,28 @@ def test_a_store_that_is_away_is_store_down(tmp_path, run):
     assert failure.value.code == "store_down"
 
 
+def test_a_store_that_hangs_is_store_down_in_time(server, run):
+    """A stopped server holds nobody much longer than a command's time, connecting included."""
+    url = server.start()
+
+    async def story():
+        client = scripts.connect(url)
+        script = scripts.Script("room_adopt")
+        call = (["lr:{r00}:run"], ["a run"])
+        await script(client, *call)
+        os.kill(server.pid, signal.SIGSTOP)
+        for _ in range(2):  # first on an open connection, then on one to be made
+            async with asyncio.timeout(scripts.COMMAND_TIMEOUT_S * 2):
+                with pytest.raises(Unavailable):
+                    await script(client, *call)
+        os.kill(server.pid, signal.SIGCONT)
+        answer = await script.each(client, [call, call])
+        await client.aclose()
+        return answer
+
+    assert run(story()) == [0, 0]
+
+
 def test_a_script_the_server_forgot_is_loaded_again(redis_url, run):
     """NOSCRIPT says that it did not run, so it may be sent again; alone and in a batch."""
 

@@ -6,6 +6,7 @@ is NOSCRIPT, which says that it did not.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,10 @@ _AWAY: Final = frozenset(
     | {"OOM", "READONLY", "TRYAGAIN"}
 )
 _PART: Final = re.compile(r"^-- part: (\w+)\n", re.MULTILINE)
+
+
+Call = tuple[Sequence[str], Sequence[Any]]
+"""The keys and the arguments of one call of a script."""
 
 
 class StoreUnfit(Exception):
@@ -111,6 +116,10 @@ def _source(name: str) -> str:
     return _PART.sub(lambda m: (LUA / "parts" / f"{m[1]}.lua").read_text(encoding="utf-8"), text)
 
 
+def _is_unknown(answer: Any) -> bool:
+    return isinstance(answer, redis.exceptions.NoScriptError)
+
+
 class Script:
     """A script of `lua/`, called by its digest and loaded where a server does not know it."""
 
@@ -123,36 +132,41 @@ class Script:
         """What the script returns.
 
         Raises:
-            LiveroomError: the word the script replied, or `store_down`.
+            LiveroomError: the word the script replied, or `store_down` where there is no
+                answer within 1.5 s, connecting included.
         """
         with store_errors():
-            try:
-                return await client.evalsha(self.sha, len(keys), *keys, *args)
-            except redis.exceptions.NoScriptError:
-                return await client.eval(self.source, len(keys), *keys, *args)
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                try:
+                    return await client.evalsha(self.sha, len(keys), *keys, *args)
+                except redis.exceptions.NoScriptError:
+                    return await client.eval(self.source, len(keys), *keys, *args)
 
-    async def each(
-        self, client: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]
-    ) -> list[Any]:
+    async def each(self, client: Redis, calls: Sequence[Call]) -> list[Any]:
         """One answer for each call, in one round trip; an answer may be an exception.
 
         Calls stand alone: one that fails changes nothing for the others.
+
+        Raises:
+            Unavailable: `store_down` where there is no answer within 1.5 s.
         """
+        if len(calls) == 1:  # a pipeline costs more than the call
+            try:
+                return [await self(client, *calls[0])]
+            except (LiveroomError, redis.exceptions.ResponseError) as refusal:
+                return [refusal]
         with store_errors():
-            answers = await self._pipeline(client, calls)
-            missing = [
-                at for at, a in enumerate(answers) if isinstance(a, redis.exceptions.NoScriptError)
-            ]
-            if missing:
-                await client.script_load(self.source)
-                again = await self._pipeline(client, [calls[at] for at in missing])
-                for at, answer in zip(missing, again, strict=True):
-                    answers[at] = answer
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                answers = await self._pipeline(client, calls)
+                unknown = [at for at, answer in enumerate(answers) if _is_unknown(answer)]
+                if unknown:
+                    await client.script_load(self.source)
+                    again = await self._pipeline(client, [calls[at] for at in unknown])
+                    for at, answer in zip(unknown, again, strict=True):
+                        answers[at] = answer
         return [house_error(a) if isinstance(a, Exception) else a for a in answers]
 
-    async def _pipeline(
-        self, client: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]
-    ) -> list[Any]:
+    async def _pipeline(self, client: Redis, calls: Sequence[Call]) -> list[Any]:
         async with client.pipeline(transaction=False) as pipe:
             for keys, args in calls:
                 pipe.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)

