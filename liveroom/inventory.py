@@ -205,6 +205,12 @@ class Inventory:
         """
         return await self._fences.inspect()
 
+    def heard(self, changes: Iterable[tuple[str, int, int]]) -> None:
+        """Take in `(pool, left, v)` as the stock channel tells it: what is back is asked for."""
+        for pool, left, _ in changes:
+            if left > 0:
+                self._memory.forget(pool)
+
     # ── taking ────────────────────────────────────────────────────────────────────────────
 
     async def hold(self, request: HoldRequest) -> list[Hold]:
