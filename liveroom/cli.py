@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         tokens = _with_sources(tokens)
         code = app(tokens, print_error=False, exit_on_error=False)
-    except (cyclopts.CycloptsError, supervisor.BadSetting) as error:
+    except (cyclopts.CycloptsError, settings.BadSetting) as error:
         return _bad_usage(str(error))
     except LiveroomError as error:
         return _bad_usage(f"{error.message} ({error.code})")
@@ -209,7 +209,7 @@ def _with_sources(tokens: list[str]) -> list[str]:
         else:
             rest.append(word)
     if named and not path.is_file():
-        raise supervisor.BadSetting(f"--config: there is no file {str(path)!r}")
+        raise settings.BadSetting(f"--config: there is no file {str(path)!r}")
     app.config = (
         Env(settings.ENV_PREFIX, command=False),
         Toml(path, use_commands_as_keys=False),

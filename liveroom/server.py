@@ -11,6 +11,8 @@ import functools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, cast
 
 import structlog
@@ -37,7 +39,7 @@ from liveroom.orders import Orders
 from liveroom.outbox import Outbox
 from liveroom.payments import PaymentProvider, Payments, Sandbox
 from liveroom.rooms import Rooms
-from liveroom.settings import Settings, limit_ms
+from liveroom.settings import BadSetting, Settings, limit_ms
 from liveroom.store import ledger, runs, scripts
 from liveroom.store.backplane import Backplane, Batch
 from liveroom.store.database import Database
@@ -108,16 +110,18 @@ async def leave_marks(settings: Settings) -> None:
 
 async def audit(settings: Settings) -> dict[str, Any]:
     """The report of every sum; without a Redis that answers, SQL is checked alone."""
-    async with _stores(settings) as stores:
+    _must_exist(settings)
+    redis_url = settings.redis_url
+    if redis_url is None and settings.running_redis.is_file():
+        redis_url = settings.running_redis.read_text()
+    if redis_url is None:
+        database = _database(settings)
+        try:
+            return (await audits.audit(database)).builtin()
+        finally:
+            await database.close()
+    async with _stores(replace(settings, redis_url=redis_url)) as stores:
         return (await _audit(stores.database, _inventory(settings, stores))).builtin()
-
-
-async def export_orders(settings: Settings, room: str | None, out: IO[str]) -> int:
-    """Write orders as CSV (see `exports`); how many lines there were."""
-    async with _stores(settings) as stores:
-        return await stores.database.read(
-            lambda conn: exports.write_orders(conn, out, room=room), patient=True
-        )
 
 
 async def _audit(database: Database, inventory: Inventory) -> audits.Report:
@@ -125,6 +129,25 @@ async def _audit(database: Database, inventory: Inventory) -> audits.Report:
     with suppress(Unavailable):  # the report says that the gates were not checked
         inspected = await inventory.inspect()
     return await audits.audit(database, inspected)
+
+
+async def export_orders(settings: Settings, room: str | None, out: IO[str]) -> int:
+    """Write orders as CSV (see `exports`); how many lines there were."""
+    _must_exist(settings)
+    database = _database(settings)
+    try:
+        return await database.read(
+            lambda conn: exports.write_orders(conn, out, room=room), patient=True
+        )
+    finally:
+        await database.close()
+
+
+def _must_exist(settings: Settings) -> None:
+    """Refuse to make an empty database where one is to be read."""
+    path = settings.database().removeprefix("sqlite:///")
+    if path.startswith("/") and not Path(path).is_file():
+        raise BadSetting(f"--data: there is no database at {path}")
 
 
 @asynccontextmanager
@@ -188,7 +211,7 @@ class Node:
         await _measure(stores)
         await self._inventory.start()
         await self._backplane.start(
-            self._on_batch, self._on_direct, self._onair.stock_changed, self._hub.reset
+            self._on_batch, self._on_direct, self._on_stock, self._hub.reset
         )
         self._chores.every(CLOCK_EVERY_S, "clock", functools.partial(_measure, stores))
         self._chores.every(FENCES_EVERY_S, "fences", self._inventory.check_once)
@@ -298,6 +321,10 @@ class Node:
     def _on_direct(self, events: list[Event]) -> None:
         for event in events:
             self._hub.direct(event)
+
+    def _on_stock(self, changes: list[tuple[str, int, int]]) -> None:
+        self._inventory.heard(changes)
+        self._onair.stock_changed(changes)
 
     async def _forget_room(self, room: str) -> None:
         # Before any wait: by then somebody may have opened the room again.

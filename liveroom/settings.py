@@ -52,6 +52,10 @@ def _origins(_type: Any, values: tuple[str, ...]) -> None:
             raise ValueError(f"{value!r} must be scheme://host or scheme://host:port.")
 
 
+class BadSetting(Exception):
+    """A setting that cannot be used; its text names the setting and what it must be."""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -185,6 +189,11 @@ class Settings:
             negative_iterable=(),
         ),
     ] = ("127.0.0.1", "::1")
+
+    @property
+    def running_redis(self) -> Path:
+        """The file in which a running server says where its embedded Valkey listens."""
+        return self.data / "redis.url"
 
     def database(self) -> str:
         """The database's URL: the one that was set, or SQLite in the data folder."""

@@ -28,7 +28,7 @@ from uvicorn.supervisors import multiprocess
 
 from liveroom import logs, server
 from liveroom.errors import Unavailable
-from liveroom.settings import Settings, secret_in
+from liveroom.settings import BadSetting, Settings, secret_in
 from liveroom.store.folder import DataFolder, FolderInUse
 from liveroom.store.scripts import StoreUnfit
 from liveroom.store.valkey import EmbeddedValkey, StartFailed
@@ -39,10 +39,6 @@ log = structlog.get_logger(__name__)
 _PR_SET_PDEATHSIG: Final = 1
 _BACKLOG: Final = 4096
 _START_MAX_S: Final = 30
-
-
-class BadSetting(Exception):
-    """A setting that cannot be used; its text names the setting and what it must be."""
 
 
 def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
@@ -92,6 +88,8 @@ def _stores(settings: Settings) -> Iterator[Settings]:
                 valkey = EmbeddedValkey(settings.data)
                 stack.callback(valkey.stop)
                 redis_url = valkey.start()
+                settings.running_redis.write_text(redis_url)
+                stack.callback(settings.running_redis.unlink, missing_ok=True)
         except (FolderInUse, StartFailed, OSError) as error:
             raise BadSetting(f"--data: {error}") from error
         secret = settings.secret or secret_in(settings.data)

@@ -151,7 +151,9 @@ class Seat:
 
     def __init__(self, server: Live, room: str = "r1", **more: Any) -> None:
         url = server.url.replace("http://", "ws://") + f"/ws/{room}"
-        self.socket = connect(url, subprotocols=["liveroom.v1.json"], **more)
+        self._open = contextlib.ExitStack()
+        connection = connect(url, subprotocols=["liveroom.v1.json"], **more)
+        self.socket = self._open.enter_context(connection)
         self.heard: list[dict[str, Any]] = []
         self._last_id = 0
         self._waiting: deque[dict[str, Any]] = deque()
@@ -207,7 +209,7 @@ class Seat:
 
     def leave(self) -> None:
         """Close the connection."""
-        self.socket.close()
+        self._open.close()
 
     def _frame(self) -> list[dict[str, Any]]:
         return json.loads(self.socket.recv(timeout=ANSWER_MAX_S))

@@ -195,8 +195,8 @@ def test_bad_tokens_are_refused_and_closed(server, make, code, close):
 def test_refused_before_the_upgrade(server, room, more, status):
     """An unknown room, a foreign origin and an unknown subprotocol never get a socket."""
     url = server.url.replace("http", "ws", 1) + f"/ws/{room}"
-    with pytest.raises(InvalidStatus) as refused:
-        connect(url, **more)
+    with pytest.raises(InvalidStatus) as refused, connect(url, **more):
+        pass
     assert refused.value.response.status_code == status
 
 
