@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -26,6 +26,7 @@ from liveroom.deciding import first_answer
 from liveroom.errors import Denied, Invalid, LiveroomError, Refused
 from liveroom.ids import new_id
 from liveroom.inventory import Inventory
+from liveroom.moderation import Moderation, SlowMode
 from liveroom.onair import OnAir
 from liveroom.orders import LineRequest, Orders
 from liveroom.payments import Payments
@@ -47,8 +48,8 @@ class Services:
     creators: Creators
     rooms: rooms.Rooms
     onair: OnAir
-    moderation: moderation.Moderation
-    slow_mode: moderation.SlowMode
+    moderation: Moderation
+    slow_mode: SlowMode
     inventory: Inventory
     carts: Carts
     orders: Orders
@@ -135,11 +136,15 @@ class Commands:
             await asyncio.wait([self._running[mine]])
         self._running[mine] = asyncio.get_running_loop().create_future()
         try:
-            first: dict[str, Any] | None = await backplane.recall(*mine, call.content)
+            first = await backplane.recall(*mine)
             if first is not None:
-                return first
+                content, answer = first
+                if content != call.content:
+                    raise Invalid("id_reused")
+                return dict(answer)
             answer = await run(call)
-            return await backplane.remember(*mine, call.content, answer)  # type: ignore[no-any-return]
+            await backplane.remember(*mine, call.content, answer)
+            return answer
         finally:
             self._running.pop(mine).set_result(None)
 
@@ -379,7 +384,7 @@ async def _on_sale(call: Call, skus: list[str]) -> None:
         refuse_unless_on_sale(known.room, known.selling, skus)
 
 
-def refuse_unless_on_sale(room: shapes.Room, selling: dict[str, str], skus: list[str]) -> None:
+def refuse_unless_on_sale(room: shapes.Room, selling: Mapping[str, str], skus: list[str]) -> None:
     """Refuse what this room does not sell now; `selling` tells of each SKU: on or visible."""
     for sku in skus:
         if sku not in selling:

@@ -101,11 +101,6 @@ class Rooms:
         """Rooms: live ones first, then planned, then closed, each newest first."""
         return await self._db.read(lambda conn: _page(conn, state, after, limit))
 
-    async def of_shops(self, shops: Sequence[str]) -> list[str]:
-        """The ids of the shops' rooms."""
-        query = select(tables.rooms.c.id).where(tables.rooms.c.shop.in_(shops))
-        return await self._db.read(lambda conn: list(conn.scalars(query)))
-
     async def versions(self, rooms: Sequence[str]) -> dict[str, int]:
         """The `v` of each of `rooms` that exists."""
         query = select(tables.rooms.c.id, tables.rooms.c.v).where(tables.rooms.c.id.in_(rooms))

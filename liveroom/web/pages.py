@@ -5,6 +5,7 @@ Everything is served under a strict policy: scripts and styles from our own file
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -80,7 +81,7 @@ class Pages:
             found.append(Mount("/", StaticFiles(directory=self._built)))
         return found
 
-    def page(self, name: str) -> object:
+    def page(self, name: str) -> Callable[[Request], Awaitable[Response]]:
         """The endpoint that serves one built page."""
         path = self._built / name
 

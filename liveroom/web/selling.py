@@ -11,11 +11,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from liveroom.auth import Member
-from liveroom.catalog import Name, Page, cursor
+from liveroom.catalog import Name
 from liveroom.commands import Services
 from liveroom.errors import Denied, Invalid
 from liveroom.ids import new_id
-from liveroom.movements import movements
 from liveroom.web.answers import answer
 from liveroom.web.reading import body, body_bytes, member, paging, path_id
 
@@ -59,48 +58,26 @@ class Selling:
     # ── orders and stock ──────────────────────────────────────────────────────────────────
 
     async def list_orders(self, request: Request) -> Response:
-        """The caller's own orders; a merchant's are those of the shop's rooms; `?room=`."""
+        """The caller's own orders, a merchant's with the shop's goods, a host's of `?room=`."""
         by = await self._member(request)
         after, limit = paging(request)
         room = request.query_params.get("room")
-        mine, rooms = await self._in_sight(by, room)
-        found = await self._services.orders.find(
-            buyer=by.id if mine else None,
-            rooms=rooms,
-            beyond=cursor(after) if after is not None else None,
-            limit=limit + 1,
+        sees_all = by.admin or (room is not None and by.hosts(room))
+        return answer(
+            await self._services.orders.list(
+                buyer=None if sees_all else by.id,
+                shops=by.shops,
+                room=room,
+                after=after,
+                limit=limit,
+            )
         )
-        orders = [owned.order for owned in found]
-        last = orders[limit - 1] if len(orders) > limit else None
-        following = f"{last.placed_at}.{last.id}" if last is not None else None
-        return answer(Page(orders[:limit], following))
-
-    async def _in_sight(self, by: Member, room: str | None) -> tuple[bool, list[str] | None]:
-        """Whether only the caller's own orders are seen, and of which rooms (None: of all)."""
-        if by.admin:
-            return False, None if room is None else [room]
-        if room is not None:
-            return not await self._sells_in(by, room), [room]
-        if by.shops:
-            return False, await self._services.rooms.of_shops(by.shops)
-        return True, None
-
-    async def _sells_in(self, by: Member, room: str) -> bool:
-        if by.hosts(room):
-            return True
-        shop = (await self._services.rooms.show(room)).shop
-        return shop is not None and by.runs(shop)
 
     async def show_order(self, request: Request) -> Response:
         """One order, as it is now; one that is not the caller's to see is `not_found`."""
-        by, order_id = await self._member(request), path_id(request, "order")
-        try:
-            return answer(await self._services.orders.show(order_id, by.id))
-        except Invalid:
-            order = await self._services.orders.show(order_id, None)
-            if not await self._sells_in(by, order.room):
-                raise
-            return answer(order)
+        by, order = await self._member(request), path_id(request, "order")
+        buyer = None if by.admin else by.id
+        return answer(await self._services.orders.show(order, buyer, shops=by.shops))
 
     async def show_ledger(self, request: Request) -> Response:
         """Every movement of a SKU's stock, oldest first, with the sums that must agree."""
@@ -111,7 +88,7 @@ class Selling:
         if not by.runs(product.shop):
             raise Invalid("not_found")
         after, limit = paging(request)
-        return answer(await movements(self._services.db, sku, after=after, limit=limit))
+        return answer(await self._services.inventory.ledger(sku, after=after, limit=limit))
 
     async def audit(self, request: Request) -> Response:
         """The invariants and their sums, for admins."""
