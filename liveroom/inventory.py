@@ -26,6 +26,7 @@ from liveroom.store.fences import Fences
 from liveroom.store.gates import (
     PLACING_MS,
     Gates,
+    Granted,
     Held,
     HoldRow,
     Inspection,
@@ -42,7 +43,7 @@ from liveroom.store.memory import SoldOutMemory
 from liveroom.store.sweep import Sweep
 
 T = TypeVar("T")
-_Answer = tuple[int, Held | NotHeld]
+_Answer = tuple[int, Granted | NotHeld]
 
 BATCH_MAX: Final = 64
 WAITING_MAX: Final = 20_000
@@ -144,7 +145,7 @@ class Inventory:
             for part in range(partitions)
         }
         self._memory = SoldOutMemory(monotonic)
-        self._skew_ms: int | None = None
+        self._skew_ms = 0
         self._drops: dict[str, int] = {}
         self._sweep = Sweep(db, self._gates, self._fences)
 
@@ -431,8 +432,10 @@ class Inventory:
     async def _hold_in(self, part: int, row: RequestRow) -> list[Hold]:
         for _ in range(HOLD_TRIES):
             epoch, answer = await self._holding[part].submit(row)
-            if isinstance(answer, Held):
-                return self._took(answer, epoch)
+            if isinstance(answer, Granted):
+                for line in row.lines:
+                    self._memory.forget(line.pool)
+                return self._took(answer, row, epoch)
             if answer.word == "missing":
                 if not await self._open([answer.pool]):
                     raise Invalid("not_found", "There is no such stock.")
@@ -442,10 +445,24 @@ class Inventory:
                 raise self._refused(answer, row)
         raise Unavailable("overloaded")
 
-    def _took(self, held: Held, epoch: int) -> list[Hold]:
-        for hold in held.holds:
-            self._memory.forget(hold.pool)
-        return self._holds(held, epoch)
+    def _took(self, answer: Granted, row: RequestRow, epoch: int) -> list[Hold]:
+        self._set_skew(answer.now_ms)
+        return [
+            Hold(
+                id=grant.id,
+                pool=line.pool,
+                sku=line.sku,
+                buyer=row.buyer,
+                room=row.room,
+                qty=grant.qty,
+                price_minor=grant.price,
+                state=grant.state,
+                due=grant.due + self._skew_ms,
+                epoch=epoch,
+                drop=line.drop,
+            )
+            for line, grant in zip(row.lines, answer.grants, strict=True)
+        ]
 
     def _refused(self, answer: NotHeld, row: RequestRow) -> LiveroomError:
         if answer.word == "sold_out" and answer.memorable:
@@ -543,10 +560,14 @@ class Inventory:
         ensure(rows, "a request has lines")
         return rows
 
-    def _holds(self, held: Held, epoch: int) -> list[Hold]:
-        skew = self._clock.now_ms() - held.now_ms
-        if self._skew_ms is None or abs(skew - self._skew_ms) > SKEW_MS:
+    def _set_skew(self, redis_ms: int) -> None:
+        """Deadlines move by the same amount until the two clocks have drifted apart."""
+        skew = self._clock.now_ms() - redis_ms
+        if abs(skew - self._skew_ms) > SKEW_MS:
             self._skew_ms = skew
+
+    def _holds(self, held: Held, epoch: int) -> list[Hold]:
+        self._set_skew(held.now_ms)
         return [self._hold(row, epoch) for row in held.holds]
 
     def _hold(self, row: HoldRow, epoch: int) -> Hold:
@@ -559,7 +580,7 @@ class Inventory:
             qty=row.qty,
             price_minor=row.price,
             state=row.state,
-            due=row.due + (self._skew_ms or 0),
+            due=row.due + self._skew_ms,
             epoch=epoch,
             drop=row.drop,
         )

@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 
 from liveroom.ids import new_id
 from liveroom.store import keys
-from liveroom.store.scripts import Script, pack, store_errors, unpack_raw
+from liveroom.store.scripts import Script, pack, store_errors, unpack
 
 PLACING_MS: Final = 5_000
 """How long a hold may be placing before the sweep asks SQL what became of it."""
@@ -99,8 +99,25 @@ class SetRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     limit: int | None = None
 
 
+class Grant(NamedTuple):
+    """What a line of a request got."""
+
+    id: str
+    qty: int
+    price: int
+    state: str
+    due: int
+
+
+class Granted(NamedTuple):
+    """A grant for each line of a request, in order, on the clock of Redis at `now_ms`."""
+
+    now_ms: int
+    grants: list[Grant]
+
+
 class Held(NamedTuple):
-    """The holds of a request, on the clock of Redis at `now_ms`."""
+    """Holds, on the clock of Redis at `now_ms`."""
 
     now_ms: int
     holds: list[HoldRow]
@@ -182,11 +199,11 @@ class Gates:
 
     async def hold(
         self, part: int, epoch: int, requests: Sequence[RequestRow]
-    ) -> list[Held | NotHeld]:
+    ) -> list[Granted | NotHeld]:
         """An answer for each request, in order; one call for all of them."""
         packed = pack(msgspec.to_builtins(list(requests)))
         now, answers = await self._call(_HOLD, part, epoch, self._held_ms, self._placing_ms, packed)
-        return [_held(now, answer) for answer in answers]
+        return [_granted(now, answer) for answer in answers]
 
     async def place(self, part: int, epoch: int, cart: str, order: str) -> Held | None:
         """The holds of a cart, placing for this order now; None where one of them is due."""
@@ -220,7 +237,7 @@ class Gates:
         """Tell ledger ranges; the pools among them with a limit, and those without a gate."""
         want = pack([[*told[:4], list(told.holds)] for told in ranges])
         _, limited, missing = await self._call(_TELL, part, epoch, want)
-        return [pool.decode() for pool in limited], [pool.decode() for pool in missing]
+        return list(limited), list(missing)
 
     async def expire(
         self, part: int, epoch: int, *, count: int, report: int
@@ -284,7 +301,7 @@ class Gates:
         """The epoch of the fence in Redis, or 0, and the mark of a planned stop."""
         with store_errors():
             epoch, mark = await self._client.hmget(keys.stock_fence(part), ["epoch", "mark"])
-        return int(epoch or 0), _text(mark) if mark else None
+        return int(epoch or 0), mark.decode() if isinstance(mark, bytes) else mark
 
     async def forget(self, part: int, epochs: Iterable[int]) -> None:
         """Delete what older epochs left."""
@@ -297,9 +314,9 @@ class Gates:
         """Every gate and every open hold at one instant."""
         now, gates, rows, waiting, count = await self._call(_INSPECT, part, epoch)
         return Inspection(
-            gates=msgspec.convert(_text(gates or {}), dict[str, GateState]),
+            gates={pool: GateState(**gate) for pool, gate in dict(gates or {}).items()},
             holds=_holds(rows),
-            waiting=[hold.decode() for hold in waiting],
+            waiting=list(waiting),
             open_holds=int(count or 0),
             now_ms=now,
         )
@@ -307,9 +324,9 @@ class Gates:
     async def _call(self, script: Script, part: int, epoch: int, *args: Any) -> list[Any]:
         names = keys.stock(part, epoch)
         answer = await script(self._client, names, [epoch, keys.stock_channel(part), *args])
-        word, *rest = unpack_raw(answer)
-        if word == b"marked":
-            raise Marked(rest[1].decode())
+        word, *rest = unpack(answer)
+        if word == "marked":
+            raise Marked(rest[1])
         if word in _SHUT:
             raise _SHUT[word](f"stock partition {part}, epoch {epoch}")
         return list(rest)
@@ -325,7 +342,7 @@ def part_of(hold: str) -> int:
     return int(hold.partition(".")[0])
 
 
-_SHUT: Final[dict[bytes, type[Shut]]] = {b"shut": Shut, b"lost": Lost}
+_SHUT: Final[dict[str, type[Shut]]] = {"shut": Shut, "lost": Lost}
 
 
 def _scripts(*verbs: str) -> Iterator[Script]:
@@ -338,24 +355,12 @@ _COUNT, _ADD, _LOAD, _OPEN, _MARK = _scripts("count", "add", "load", "open", "ma
 _ADOPT, _INSPECT = _scripts("adopt", "inspect")
 
 
-def _text(value: Any) -> Any:
-    """Lua's strings as text, all the way down."""
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, dict):
-        return {_text(key): _text(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_text(inner) for inner in value]
-    return value
-
-
 def _holds(rows: Any) -> list[HoldRow]:
     # An empty Lua table may arrive as an empty map.
-    return msgspec.convert(_text(rows or []), list[HoldRow])
+    return [HoldRow(**row) for row in rows or ()]
 
 
-def _held(now: int, answer: list[Any]) -> Held | NotHeld:
-    word, *rest = answer
-    if word == b"ok":
-        return Held(now, _holds(rest[0]))
-    return NotHeld(word.decode(), _text(rest[0]), *rest[1:])
+def _granted(now: int, answer: list[Any]) -> Granted | NotHeld:
+    if answer[0] == "ok":
+        return Granted(now, [Grant(*grant) for grant in answer[1]])
+    return NotHeld(*answer)

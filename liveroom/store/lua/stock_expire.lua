@@ -12,6 +12,7 @@ if not open then
 end
 -- part: stock_gates
 -- part: stock_holds
+-- part: stock_save
 local ENDED_MAX = 10000
 local count, report = tonumber(ARGV[3]), tonumber(ARGV[4])
 local holds = redis.call('HLEN', holds_key)
@@ -20,6 +21,7 @@ if tonumber(redis.call('HGET', gates_key, '#')) ~= holds or waiting ~= holds the
   return cmsgpack.pack({'lost', now})
 end
 local ids = redis.call('ZRANGEBYSCORE', due_key, '-inf', now, 'LIMIT', 0, count)
+read_holds(ids)
 for _, id in ipairs(ids) do
   local h = get_hold(id)
   end_hold(h)
@@ -32,5 +34,5 @@ if report > 0 then
     reported[i] = cmsgpack.unpack(packed)
   end
 end
-save_gates()
+save()
 return cmsgpack.pack({'ok', now, #ids, reported})

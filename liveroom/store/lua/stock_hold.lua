@@ -6,7 +6,7 @@
 --   [{key, kind: held|placing, buyer, room, lines: [{id, pool, sku, drop?, qty, price?}]}];
 --   lines of a request are of different pools; a buyer of '' has no limits.
 -- Returns: msgpack [word, now, answers]; word ok | shut | marked; an answer is
---   [ok, [hold]] | [missing|due|busy|id_reused|not_open|limit_reached, pool]
+--   [ok, [[id, qty, price, state, due]]], one for each line | [missing|due|busy|id_reused|not_open|limit_reached, pool]
 --   | [price_changed, pool, price] | [sold_out, pool, left, memorable].
 -- Emits: [[pool, left, v]] on the channel, once.
 -- part: stock_begin
@@ -15,10 +15,26 @@ if not open or marked then
 end
 -- part: stock_gates
 -- part: stock_holds
+-- part: stock_save
 local term = {held = tonumber(ARGV[3]), placing = tonumber(ARGV[4])}
 
-local function known(r, line)
-  local id = redis.call('HGET', known_key, r.key .. '/' .. line.pool)
+local function read_known(requests)
+  local fields = {}
+  for _, r in ipairs(requests) do
+    for _, line in ipairs(r.lines) do
+      fields[#fields + 1] = r.key .. '/' .. line.pool
+    end
+  end
+  for from = 1, #fields, 1000 do
+    local to = math.min(from + 999, #fields)
+    for i, id in ipairs(redis.call('HMGET', known_key, unpack(fields, from, to))) do
+      known[fields[from + i - 1]] = id
+    end
+  end
+end
+
+local function hold_of(r, line)
+  local id = known[r.key .. '/' .. line.pool]
   return id and get_hold(id)
 end
 
@@ -42,8 +58,7 @@ local function over_limit(r, line, g)
   end
   local field = line.pool .. '/' .. r.buyer
   local taken = redis.call('HGET', taken_key, field)
-  local holding = tonumber(redis.call('HGET', holding_key, field) or 0)
-  return (taken and cmsgpack.unpack(taken)[2] or 0) + holding + line.qty > g.limit
+  return (taken and cmsgpack.unpack(taken)[2] or 0) + held_by(field) + line.qty > g.limit
 end
 
 -- Why this line cannot be held, in the fixed order; the number of units comes last, in decide.
@@ -64,15 +79,16 @@ local function make(r, line, g)
   local h = {id = line.id, pool = line.pool, sku = line.sku, drop = line.drop, buyer = r.buyer,
     room = r.room, qty = 0, price = g.price, state = r.kind, due = due, cart = cart,
     till = cart and due, keys = {}, counted = g.limit and r.buyer ~= '' or nil}
-  redis.call('HINCRBY', gates_key, '#', 1)
+  opened = opened + 1
   if cart then change_cart(cart, nil, h.id) end
   return h
 end
 
 -- part: stock_decide
-local answers = {}
-for i, r in ipairs(cmsgpack.unpack(ARGV[5])) do
+local requests, answers = cmsgpack.unpack(ARGV[5]), {}
+read_known(requests)
+for i, r in ipairs(requests) do
   answers[i] = decide(r)
 end
-save_gates()
+save()
 return cmsgpack.pack({'ok', now, answers})

@@ -11,6 +11,7 @@ if not open or marked then
 end
 -- part: stock_gates
 -- part: stock_holds
+-- part: stock_save
 local placing_ms, cart, order = tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local mine, held = {}, {}
 for _, id in ipairs(read_cart(cart)) do
@@ -30,10 +31,12 @@ if #mine > 0 then
     h.shared = true -- another attempt of this order may place it
     put_hold(h)
   end
+  save()
   return cmsgpack.pack({'ok', now, mine})
 end
 for _, h in ipairs(held) do
   h.state, h.order, h.due, h.shared = 'placing', order, now + placing_ms, nil
   put_hold(h)
 end
+save()
 return cmsgpack.pack({'ok', now, held})

@@ -11,6 +11,7 @@ if not open then
 end
 -- part: stock_gates
 -- part: stock_holds
+-- part: stock_save
 local ended = {}
 for _, want in ipairs(cmsgpack.unpack(ARGV[3])) do
   local h = get_hold(want[1])
@@ -19,5 +20,5 @@ for _, want in ipairs(cmsgpack.unpack(ARGV[3])) do
     ended[#ended + 1] = h
   end
 end
-save_gates()
+save()
 return cmsgpack.pack({'ok', now, ended})

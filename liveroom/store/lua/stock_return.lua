@@ -12,12 +12,12 @@ if not open then
 end
 -- part: stock_gates
 -- part: stock_holds
+-- part: stock_save
 
 local function rename(h, id)
-  redis.call('HDEL', holds_key, h.id)
-  redis.call('ZREM', placing_key, h.id)
+  holds[h.id], changed[h.id] = false, true
   for _, key in ipairs(h.keys) do
-    redis.call('HSET', known_key, key, id)
+    known[key] = id
   end
   change_cart(h.cart, h.id, id)
   h.id = id
@@ -40,5 +40,5 @@ for _, want in ipairs(cmsgpack.unpack(ARGV[3])) do
     end
   end
 end
-save_gates()
+save()
 return cmsgpack.pack({'ok', now, returned})

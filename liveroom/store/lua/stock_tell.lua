@@ -12,10 +12,21 @@ if not open then
 end
 -- part: stock_gates
 -- part: stock_holds
+-- part: stock_save
 local PARKED_MAX = 256
 local limited, missing = {}, {}
 
+-- Holds that this call has not looked at are read together.
+local function read_missing(ids)
+  local unread = {}
+  for _, id in ipairs(ids) do
+    if holds[id] == nil then unread[#unread + 1] = id end
+  end
+  read_holds(unread)
+end
+
 local function apply(g, to, after, ids)
+  read_missing(ids)
   for _, id in ipairs(ids) do
     local h = get_hold(id)
     if h then end_hold(h) end
@@ -70,5 +81,5 @@ for _, range in ipairs(cmsgpack.unpack(ARGV[3])) do
   end
   if g and g.limit then limited[#limited + 1] = pool end
 end
-save_gates()
+save()
 return cmsgpack.pack({'ok', now, limited, missing})

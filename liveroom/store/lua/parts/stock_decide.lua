@@ -3,9 +3,9 @@ local KEYS_MAX = 16
 
 local function add(h, r, line, g)
   h.keys[#h.keys + 1] = r.key .. '/' .. line.pool
-  redis.call('HSET', known_key, h.keys[#h.keys], h.id)
+  known[h.keys[#h.keys]] = h.id
   if #h.keys > KEYS_MAX then
-    redis.call('HDEL', known_key, table.remove(h.keys, 1))
+    known[table.remove(h.keys, 1)] = false
   end
   h.qty = h.qty + line.qty
   g.held = g.held + line.qty
@@ -16,7 +16,7 @@ end
 local function decide(r)
   local holds, carted = {}, {}
   for i, line in ipairs(r.lines) do
-    local h = known(r, line)
+    local h = hold_of(r, line)
     if h and not same(r, line, h) then return {'id_reused', line.pool} end
     if h and h.state == 'held' and h.due <= now then return {'due', line.pool} end
     holds[i] = h or false
@@ -45,5 +45,9 @@ local function decide(r)
       put_hold(holds[i])
     end
   end
-  return {'ok', holds}
+  local granted = {}
+  for i, h in ipairs(holds) do
+    granted[i] = {h.id, h.qty, h.price, h.state, h.due}
+  end
+  return {'ok', granted}
 end
