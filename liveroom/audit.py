@@ -320,7 +320,7 @@ def _holds_differ(partition: Inspection) -> list[str]:
     failures += [
         f"{pool}: the gate has {gate.held} units held, its holds have {held.get(pool, 0)}"
         for pool, gate in sorted(partition.gates.items())
-        if gate["held"] != held.get(pool, 0)
+        if gate.held != held.get(pool, 0)
     ]
     if partition.open_holds != len(holds):
         failures.append(f"{partition.open_holds} holds were counted, {len(holds)} are there")
@@ -330,10 +330,10 @@ def _holds_differ(partition: Inspection) -> list[str]:
 
 
 def _gate_differs(conn: Connection, pool: str, gate: GateState) -> list[str]:
-    row = conn.execute(text(_GATE), {"pool": pool, "seq": gate["seq"]}).first()
+    row = conn.execute(text(_GATE), {"pool": pool, "seq": gate.seq}).first()
     if row is None or row.said is None:
         return [f"{pool}: the gate stands on ledger row {gate.seq}, which is not there"]
-    if gate["base"] != row.said:
+    if gate.base != row.said:
         return [f"{pool}: the gate's base is {gate.base}, ledger row {gate.seq} says {row.said}"]
     return []
 
