@@ -36,7 +36,8 @@ def configure(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in ("alembic", "sqlalchemy"):
+    # uvicorn tells of every connection; what matters of its life we tell ourselves.
+    for name in ("alembic", "sqlalchemy", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[

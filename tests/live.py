@@ -90,6 +90,7 @@ class Live:
             command, capture_output=True, text=True, timeout=60, check=False, env=_environment()
         )
         assert done.returncode in {0, 1}, done.stderr
+        assert done.stdout, done.stderr
         report = json.loads(done.stdout.splitlines()[-1])
         assert report["ok"] == (done.returncode == 0)
         return report

@@ -116,6 +116,10 @@ def test_a_planned_stop_keeps_carts(server):
 
     server.start()
     back = Seat(server)
-    assert back.join(server.token("ann"))["snapshot"]["cart"] == cart
+    [kept] = back.join(server.token("ann"))["snapshot"]["cart"]["lines"]
+    [line] = cart["lines"]
+    # The deadline stands in Redis; shown on the new process's clock it may differ a little.
+    assert abs(kept.pop("expires_at") - line.pop("expires_at")) < 1000
+    assert kept == line
     back.leave()
     assert server.audit()["ok"]
