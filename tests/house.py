@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Self
 
 import httpx2
+from starlette.applications import Starlette
 
 from liveroom.arguments import fitting
 from liveroom.auth import Auth, Member
@@ -82,18 +84,22 @@ class House:
         )
         self.commands = Commands(self.services)
         self.checks = {"redis": "ok", "sql": "ok"}
-        self.app = build(
-            Web(
-                services=self.services,
-                hub=self.hub,
-                readiness=self._readiness,
-                audit=self._audit,
-                sandbox=True,
-            )
+
+    @cached_property
+    def app(self) -> Starlette:
+        web = Web(
+            services=self.services,
+            hub=self.hub,
+            readiness=self._readiness,
+            audit=self._audit,
+            sandbox=True,
         )
-        self.http = httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app=self.app), base_url="http://house"
-        )
+        return build(web)
+
+    @cached_property
+    def http(self) -> httpx2.AsyncClient:
+        transport = httpx2.ASGITransport(app=self.app)
+        return httpx2.AsyncClient(transport=transport, base_url="http://house")
 
     async def _forget(self, room: str) -> None:
         self.onair.forget(room)
@@ -117,8 +123,8 @@ class House:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        self.app.state.close_streams()
-        await self.http.aclose()
+        if "http" in self.__dict__:
+            await self.http.aclose()
         await self.services.orders.close()
         await self.hub.close()
         await self.inventory.close()

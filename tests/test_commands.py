@@ -94,14 +94,14 @@ LATER = [
 ]
 
 
-@pytest.mark.parametrize("cmd", [*LATER, "", "room.join", "x" * 9000, "__class__"])
-def test_what_is_not_in_the_table_is_unknown(run, house, cmd):
+def test_what_is_not_in_the_table_is_unknown(run, house):
     """Commands of later issues, and nonsense, are unknown to everybody alike."""
 
     async def story():
         async with house() as h:
-            for member in (GUEST, ANN, ADMIN):
-                assert await code(h.commands.run("r1", member, cmd, {})) == "unknown_command"
+            for cmd in (*LATER, "", "room.join", "x" * 9000, "__class__"):
+                for member in (GUEST, ANN, ADMIN):
+                    assert await code(h.commands.run("r1", member, cmd, {})) == "unknown_command"
 
     run(story())
 
@@ -125,17 +125,16 @@ def test_checks_come_in_their_order(run, house):
 QUANTITIES = [0, -1, 1001, 2**31, 2**63, 1.5, "1", None, True, [1]]
 
 
-@pytest.mark.parametrize("qty", QUANTITIES)
-def test_quantities_are_whole_and_bounded(run, house, qty):
+def test_quantities_are_whole_and_bounded(run, house):
     """A quantity is an integer from 1 to 1000, for carts and for orders."""
 
     async def story():
         async with house() as h:
-            assert await code(h.do(ANN, "cart.add", sku="a", qty=qty)) == "bad_argument"
-            lines = [{"sku": "a", "qty": qty}]
-            assert (
-                await code(h.do(ANN, "order.place", order=new_id(), lines=lines)) == "bad_argument"
-            )
+            for qty in QUANTITIES:
+                assert await code(h.do(ANN, "cart.add", sku="a", qty=qty)) == "bad_argument"
+                lines = [{"sku": "a", "qty": qty}]
+                placed = h.do(ANN, "order.place", order=new_id(), lines=lines)
+                assert await code(placed) == "bad_argument"
 
     run(story())
 
