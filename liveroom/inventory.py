@@ -14,7 +14,6 @@ from typing import Final, TypeVar
 
 import msgspec
 import structlog
-from redis.asyncio import Redis
 
 from liveroom import shapes
 from liveroom.batching import Batcher
@@ -40,6 +39,7 @@ from liveroom.store.gates import (
     part_of,
 )
 from liveroom.store.memory import SoldOutMemory
+from liveroom.store.scripts import Client
 from liveroom.store.sweep import Sweep
 
 T = TypeVar("T")
@@ -127,7 +127,7 @@ class Inventory:
     def __init__(
         self,
         db: Database,
-        client: Redis,
+        client: Client,
         clock: Clock,
         *,
         hold_ttl_s: float,

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, cast
 
 import structlog
-from redis.asyncio import Redis
 from starlette.types import ASGIApp
 
 from liveroom import audit as audits
@@ -60,7 +59,7 @@ class Stores(NamedTuple):
     """The two stores, opened, and the time by which both are read."""
 
     database: Database
-    client: Redis
+    client: scripts.Client
     clock: ServerClock
 
 

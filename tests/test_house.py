@@ -6,6 +6,7 @@ Read from the source with `ast`, so that an import inside a function counts too.
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,9 +29,16 @@ SIDEWAYS = {
     "cart": {"inventory"},
     "orders": {"cart", "inventory", "payments"},
     "promotions": {"inventory", "orders"},
+    "creators": {"auth", "catalog"},
+    "rooms": {"auth", "catalog"},
+    "moderation": {"auth", "rooms"},
 }
-# Parts that outgrew one module belong to the service that is named here.
-PARTS: dict[str, str] = {}
+# What outgrew one module belongs to the service that is named here.
+PARTS = {
+    **dict.fromkeys(("bookkeeping", "captures", "closing", "deciding", "outbox"), "orders"),
+    **dict.fromkeys(("placing", "settling", "sweeper", "telling"), "orders"),
+    **dict.fromkeys(("onair", "picture"), "rooms"),
+}
 
 OWNERS = {
     "redis": ["store."],
@@ -55,6 +63,7 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield dotted.removesuffix(".__init__") if dotted != "__init__" else "", path
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """The dotted names a module imports; of `from liveroom import x`, `liveroom.x`."""
     names: set[str] = set()
@@ -72,9 +81,8 @@ def imports(path: Path) -> set[str]:
 
 def own(path: Path) -> set[str]:
     """What a module imports of the house, without the leading `liveroom.`."""
-    known = {name for name, _ in modules()}
     wanted = (n.removeprefix("liveroom.") for n in imports(path) if n.startswith("liveroom."))
-    return {name if name in known else name.rpartition(".")[0] for name in wanted} - {""}
+    return {name if name in MODULES else name.rpartition(".")[0] for name in wanted} - {""}
 
 
 def layer(module: str) -> str:

@@ -23,6 +23,9 @@ from redis.backoff import NoBackoff
 
 from liveroom.errors import FAMILIES, LiveroomError, Unavailable, error
 
+Client = Redis
+"""A connection pool for commands, for those who hand it on without knowing the library."""
+
 LUA: Final = Path(__file__).parent / "lua"
 COMMAND_TIMEOUT_S: Final = 1.5
 CONNECTIONS_MAX: Final = 32
