@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import structlog
 from sqlalchemy import insert, select, text, update
 
 from liveroom.audit import audit
@@ -23,6 +24,15 @@ from liveroom.store.backplane import Backplane
 from liveroom.store.database import Database
 
 SECRET = b"a secret of the tests"
+
+# Tracebacks as plain text: structlog's own would render every local variable, for seconds.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(),
+    ]
+)
 
 
 def stock_a_shop(conn, stock: dict[str, int], limits: dict[str, int]) -> None:
