@@ -39,7 +39,7 @@ LINK: Final = "liveroom.link"
 SHUTDOWN: Final = 4000
 NO_PONG: Final = 4004
 INVALID_TEXT: Final = 1007
-TOO_BIG: Final = 1009
+REFUSED_WITHIN_S: Final = 1.0
 
 _RECEIVED_MAX: Final = 16
 _DATA: Final = (Opcode.TEXT, Opcode.BINARY)
@@ -64,6 +64,15 @@ def _address(transport: asyncio.BaseTransport) -> str:
     return str(peer[0]) if isinstance(peer, tuple) and peer else ""
 
 
+def _say_last(transport: asyncio.Transport, data: bytes) -> None:
+    """Send the last bytes and end our half: closing with unread input could undo them (RST)."""
+    transport.write(data)
+    if transport.can_write_eof():
+        transport.write_eof()
+    else:
+        transport.close()
+
+
 class RoomHttp(HttpToolsProtocol):
     """HTTP with a deadline and a size for headers, caps on connections, and a judged upgrade."""
 
@@ -82,6 +91,7 @@ class RoomHttp(HttpToolsProtocol):
         self._refusal: Refusal | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._header_bytes = 0
+        self._answered = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection, and give its headers a deadline."""
@@ -101,6 +111,8 @@ class RoomHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, within the bound on a request's headers."""
+        if self._answered:
+            return
         if self._deadline is not None:
             self._header_bytes += len(data)
             if self._header_bytes > self._door.limits.header_bytes_max:
@@ -156,11 +168,12 @@ class RoomHttp(HttpToolsProtocol):
         self._refuse(self._refusal or Refusal(408, "The request's headers took too long."))
 
     def _refuse(self, refusal: Refusal) -> None:
-        if self.transport.is_closing():
+        if self._answered or self.transport.is_closing():
             return
+        self._answered = True
         self._stop_deadline()
-        self.transport.write(_answer(refusal))
-        self.transport.close()
+        _say_last(self.transport, _answer(refusal))
+        self._deadline = self.loop.call_later(REFUSED_WITHIN_S, self.transport.abort)
 
 
 class _Frames(ServerProtocol):
@@ -288,6 +301,8 @@ class RoomSocket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a request that is no handshake gets its answer and is closed."""
+        if self.conn.parser_exc is not None:
+            return
         super().data_received(data)
         if not self.handshake_initiated and not self.transport.is_closing():
             self.transport.write(b"".join(self.conn.data_to_send()))
@@ -381,13 +396,21 @@ class RoomSocket(WebSocketsSansIOProtocol):
         self._end_soon()
 
     def handle_parser_exception(self) -> None:
-        """The peer broke the protocol: say so, and end."""
+        """The peer broke the protocol: say so, end our half, and read no more of what it says."""
         self._leave()
-        if self.close_sent or self.conn.close_sent is None:
+        sent = self.conn.close_sent
+        if sent is None or self.close_sent:
             self.transport.close()
         else:
-            super().handle_parser_exception()
-        self._end_soon()
+            self.close_sent = True
+            self.stop_keepalive()
+            end = {"type": "websocket.disconnect", "code": sent.code, "reason": sent.reason}
+            self.queue.put_nowait(cast("ASGIReceiveEvent", end))
+            self._pace_reading()
+            self.close_timer = self.loop.call_later(
+                self._door.limits.close_within_s, self.transport.abort
+            )
+            _say_last(self.transport, b"".join(self.conn.data_to_send()))
 
     def keepalive_timeout(self) -> None:
         """A ping had no pong in time."""

@@ -81,13 +81,13 @@ class Session:
     def receive(self, frame: str | bytes, now_s: float) -> Step:
         """What to do about a frame that came in at `now_s`."""
         try:
-            self._spend(now_s)
             command = codec.decode_command(frame, self._format)
+            self._spend(now_s)
             return self._judge(command)
         except BadFrame as error:
             return self._bad(error, now_s)
-        except LiveroomError as error:
-            return Step(answer=self._refusal(self._id_of(frame), error))
+        except Unavailable as error:
+            return Step(answer=self._refusal(command.id, error))
 
     def answer(self, command: Command, ok: Any) -> bytes:
         """The frame that answers a command with what it did, remembered for a repetition."""
@@ -135,12 +135,6 @@ class Session:
             wait_ms = int((1 - self._allowance) / self._rate * 1000) + 1
             raise Unavailable("rate_limited", retry_after_ms=wait_ms)
         self._allowance -= 1
-
-    def _id_of(self, frame: str | bytes) -> int | None:
-        try:
-            return codec.decode_command(frame, self._format).id
-        except BadFrame as error:
-            return error.re
 
     def _refusal(self, re: int | None, error: LiveroomError) -> bytes:
         return codec.reply_error(re, error, self._format)

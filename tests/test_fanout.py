@@ -1,0 +1,400 @@
+"""Lanes, ring, tick and flush: what a room may thin, and how one frame reaches every seat."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tape import Store, Tape, Who, join, until
+
+from liveroom.errors import InvariantBroken
+from liveroom.events import Event
+from liveroom.wire.codec import Format
+from liveroom.wire.fanout import SLICE, Flush, Job, Tick
+from liveroom.wire.lanes import CHAT_FRAME_MAX, ChatLane, StateLane
+from liveroom.wire.outbox import AWAY, Seat, StreamLink
+from liveroom.wire.ring import Encoded, Ring
+
+
+def says(n: int, member: str) -> Encoded:
+    return Encoded(Event("message.posted", {"id": f"e-{n}", "member": member}, 1, n=n))
+
+
+def noticed(seq: int) -> Encoded:
+    return Encoded(Event("notice.posted", {"text": "x" * 10}, 1, seq=seq))
+
+
+def counted(v: int, name: str = "stock.changed", sku: str = "s1") -> Encoded:
+    return Encoded(Event(name, {"sku": sku, "v": v}, 1))
+
+
+# --- chat
+
+
+def test_without_a_budget_everyone_sees_everything():
+    """A budget of 0 shows all."""
+    lane = ChatLane()
+    for n in range(1, 201):
+        lane.add(says(n, "a"))
+    crew, viewers = lane.take(0, 0.0)
+    assert crew == viewers
+    assert len(viewers) == 200
+
+
+def test_above_the_budget_authors_take_turns():
+    """One message an author in turn: a flooder does not drown the others."""
+    lane = ChatLane()
+    lane.take(4, 0.0)
+    for n in range(1, 101):
+        lane.add(says(n, "flooder"))
+    for n, member in enumerate("abc", start=101):
+        lane.add(says(n, member))
+    crew, viewers = lane.take(4, 1.0)
+    assert len(crew) == 103
+    assert [one.event.data["member"] for one in viewers] == ["flooder", "a", "b", "c"]
+    assert [one.event.n for one in viewers] == sorted(one.event.n for one in viewers)
+
+
+def test_authors_shown_longest_ago_come_first():
+    """Over several ticks everyone has a turn."""
+    lane, seen, n = ChatLane(), [], 0
+    for second in range(1, 6):
+        for member in "abcdefghij":
+            n += 1
+            lane.add(says(n, member))
+        seen += [one.event.data["member"] for one in lane.take(2, float(second))[1]]
+    assert sorted(seen) == list("abcdefghij")
+
+
+def test_a_message_waits_until_the_budget_has_room_for_it():
+    """A budget of 2 a second shows the next message half a second later, not never."""
+    lane = ChatLane()
+    lane.take(2, 0.0)
+    for n in (1, 2, 3):
+        lane.add(says(n, "a"))
+        lane.take(2, 1.0)
+    assert lane.ready_in_s(2, 1.0) == pytest.approx(0.5)
+    assert [one.event.n for one in lane.take(2, 1.5)[1]] == [3]
+    assert lane.ready_in_s(2, 9.0) is None
+
+
+def test_a_removed_message_is_not_shown_later():
+    """What was taken back while it waited is not shown."""
+    lane = ChatLane()
+    lane.add(says(1, "a"))
+    lane.remove("e-1")
+    assert lane.take(0, 0.0) == ([], [])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    budget=st.integers(1, 50),
+    ticks=st.lists(st.tuples(st.integers(0, 30), st.floats(0.0, 0.5)), max_size=30),
+)
+def test_no_second_shows_more_than_the_budget(budget, ticks):
+    """At most one second's worth at once, and the budget in the long run."""
+    lane, now_s, n, shown = ChatLane(), 0.0, 0, []
+    lane.take(budget, now_s)
+    for count, after_s in ticks:
+        for _ in range(count):
+            n += 1
+            lane.add(says(n, f"m{n % 5}"))
+        now_s += after_s
+        crew, viewers = lane.take(budget, now_s)
+        assert len(crew) == count
+        shown += [one.event.n for one in viewers]
+    assert shown == sorted(set(shown))
+    assert len(shown) <= budget * (now_s + 1) + 1
+
+
+def test_a_frame_of_chat_is_bounded():
+    """A flood leaves in frames of a bounded size, and what waits is bounded too."""
+    lane = ChatLane()
+    for n in range(1, 10_001):
+        lane.add(says(n, f"m{n}"))
+    crew, viewers = lane.take(0, 0.0)
+    assert len(crew) == len(viewers) == CHAT_FRAME_MAX
+    assert lane.crew_waiting
+
+
+# --- state
+
+
+def test_the_latest_value_of_each_key_leaves():
+    """Older values are skipped; a later `v` is never replaced by an older one."""
+    lane = StateLane()
+    assert [lane.put(counted(v)) for v in (2, 1, 2, 3)] == [True, False, False, True]
+    lane.put(counted(1, sku="s2"))
+    assert [(one.event.data["sku"], one.event.data["v"]) for one in lane.take()] == [
+        ("s1", 3),
+        ("s2", 1),
+    ]
+    assert lane.take() == []
+
+
+def test_what_changed_since_a_mark_is_known():
+    """A viewer who was away is told the latest of what changed meanwhile."""
+    lane = StateLane()
+    lane.put(counted(1, sku="a"))
+    lane.put(counted(1, sku="b"))
+    mark = lane.mark
+    lane.put(counted(2, sku="a"))
+    lane.put(counted(3, sku="a"))
+    assert [(one.event.data["sku"], one.event.data["v"]) for one in lane.since(mark)] == [("a", 3)]
+    assert lane.since(lane.mark) == []
+
+
+def test_state_waits_for_company_but_never_a_second():
+    """Stock causes a flush after 200 ms, counts later, both within a second."""
+    lane = StateLane()
+    assert lane.wait_s() is None
+    lane.put(counted(1, "viewers.counted"))
+    slow = lane.wait_s()
+    lane.put(counted(1))
+    quick = lane.wait_s()
+    assert slow is not None
+    assert quick is not None
+    assert quick < slow < 1
+
+
+# --- the ring
+
+
+@settings(max_examples=100, deadline=None)
+@given(start=st.integers(0, 5), count=st.integers(0, 40), size=st.integers(1, 20))
+def test_a_ring_gives_what_it_holds_and_no_more(start, count, size):
+    """Every position it holds is followed by every later event, in order."""
+    ring = Ring(start, events_max=size, bytes_max=10**6)
+    for seq in range(start + 1, start + count + 1):
+        ring.append(noticed(seq))
+    for seq in range(start + count + 2):
+        if ring.holds(seq):
+            later = [one.event.seq for one in ring.after(seq)]
+            assert later == [*range(seq + 1, start + count + 1)]
+        else:
+            assert seq < start + count - size or seq > start + count or seq < start
+
+
+def test_a_ring_is_bounded_by_bytes_too():
+    """Large events leave it earlier."""
+    ring = Ring(0, events_max=100, bytes_max=1000)
+    for seq in range(1, 51):
+        ring.append(noticed(seq))
+    assert 0 < len(ring.after(ring.first - 1)) < 50
+
+
+def test_a_ring_grows_backwards_by_what_follows():
+    """Older events join where they end just before the first."""
+    ring = Ring(10, events_max=8, bytes_max=10**6)
+    ring.append(noticed(11))
+    ring.extend_back([noticed(seq) for seq in range(3, 12)])
+    assert (ring.first, len(ring.after(ring.first - 1))) == (4, 8)
+    ring.extend_back([noticed(1)])
+    assert ring.first == 4
+
+
+def test_a_gap_never_enters_the_ring():
+    """What does not follow is a fault of ours."""
+    with pytest.raises(InvariantBroken):
+        Ring(0, events_max=8, bytes_max=10**6).append(noticed(2))
+
+
+# --- the tick and the flush
+
+
+def test_a_tick_gathers_for_as_long_as_flushes_cost():
+    """Idle, at once; then a few times the last cost, bounded whatever it was."""
+    tick = Tick(max_s=0.3)
+    assert tick.ready_s < 0
+    waits = []
+    for cost in (0.0, 0.001, 0.01, 0.1, 5.0):
+        tick.flushed(10.0, 10.0 + cost)
+        waits.append(tick.ready_s - tick.last_s)
+    assert waits == sorted(waits)
+    assert waits[0] == 0
+    assert waits[-1] == pytest.approx(0.3)
+
+
+def seats(count: int) -> list[Seat]:
+    made = [Seat(Tape(), Format.STREAM, member=Who(f"m{i}")) for i in range(count)]
+    for seat in made:
+        seat.beat = 0
+    return made
+
+
+def test_a_flush_writes_in_slices_and_asks_again_who_is_there(run):
+    """A seat that leaves between two slices gets nothing; the others get the same bytes."""
+
+    async def story():
+        done = asyncio.Event()
+        there = seats(SLICE * 2 + 50)
+        flush = Flush(
+            asyncio.get_running_loop(),
+            [Job(b"one", there[: SLICE + 10]), Job(b"two", there[SLICE + 10 :])],
+            1,
+            done.set,
+        )
+        flush.start()
+        assert [len(seat.link.frames) for seat in there[:SLICE]] == [1] * SLICE
+        assert not any(seat.link.frames for seat in there[SLICE:])
+        there[-1].beat = AWAY
+        there[-2].beat = 1
+        await done.wait()
+        assert [seat.link.frames for seat in there[SLICE : SLICE + 10]] == [[b"one"]] * 10
+        assert [seat.link.frames for seat in there[SLICE + 10 : -2]] == [[b"two"]] * (SLICE + 38)
+        assert there[-1].link.frames == there[-2].link.frames == []
+
+    run(story())
+
+
+def test_viewers_and_crew_share_frames_of_their_own(run):
+    """One frame for each wire format and audience: the very same bytes to all."""
+
+    async def story():
+        store = Store(budget=1)
+        hub = store.hub()
+        ann, bob = await join(hub), await join(hub, "bob")
+        host = await join(hub, "host", crew=True)
+        hub.deliver("r1", "e1", [store.notice(), *(store.says(f"m{i}") for i in range(9))])
+        await until(lambda: host.ns == [*range(1, 10)])
+        assert ann.frames[-1] is bob.frames[-1]
+        assert ann.ns == [1]
+        await hub.close()
+
+    run(story())
+
+
+def test_busy_rooms_gather_many_events_in_a_frame(run):
+    """What arrives while a flush runs leaves in the next one, together."""
+
+    async def story():
+        store = Store()
+        hub = store.hub()
+        tapes = [await join(hub, f"m{i}") for i in range(SLICE + 1)]
+        for _ in range(100):
+            hub.deliver("r1", "e1", [store.notice()])
+        await until(lambda: tapes[-1].seqs == [*range(1, 101)])
+        assert len(tapes[-1].frames) < 10
+        assert hub.counts.events_delivered == 100 * len(tapes)
+        await hub.close()
+
+    run(story())
+
+
+def test_a_seat_that_pauses_and_returns_within_a_flush_gets_its_frame_once(run):
+    """A returner during a flush is not written twice."""
+
+    async def story():
+        store = Store()
+        hub = store.hub()
+        tapes = [await join(hub, f"m{i}") for i in range(SLICE * 2)]
+        last = tapes[-1]
+        hub.deliver("r1", "e1", [store.notice(), store.says("a")])
+        assert last.seqs == []
+        last.pause()
+        last.resume()
+        assert last.seqs == [1]
+        await until(lambda: not hub._rooms["r1"]._flush)
+        assert last.seqs == [1]
+        hub.deliver("r1", "e1", [store.notice()])
+        await until(lambda: last.seqs == [1, 2])
+        await hub.close()
+
+    run(story())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(
+        st.sampled_from(["notice", "says", "pause", "resume", "leave", "join", "turn", "lose"]),
+        max_size=40,
+    )
+)
+def test_whatever_happens_every_viewer_sees_every_logged_event_once(steps):  # noqa: C901 - a branch a step
+    """Pauses, returns, losses and slices in any order: each sequence is complete and in order."""
+
+    async def story():  # noqa: C901
+        store = Store()
+        hub = store.hub(linger_s=60)
+        tapes = [await join(hub, f"m{i}") for i in range(SLICE + 3)]
+        moving = tapes[-1]
+        watched = [(tapes[0], 0), (moving, 0)]
+        for step in steps:
+            if step == "notice":
+                hub.deliver("r1", "e1", [store.notice()])
+            elif step == "lose":
+                store.notice()
+            elif step == "says":
+                hub.deliver("r1", "e1", [store.says("a")])
+            elif step == "pause" and not moving.paused:
+                moving.pause()
+            elif step == "resume" and moving.paused:
+                moving.resume()
+            elif step == "leave":
+                moving.close(1000)
+                moving = await join(hub, "again")
+                watched[-1] = (moving, moving.ok["seq"])
+            elif step == "join":
+                late = await join(hub, "late")
+                watched.insert(1, (late, late.ok["seq"]))
+            else:
+                await asyncio.sleep(0)
+        if moving.paused:
+            moving.resume()
+        await hub.check()
+        end = len(store.logged)
+        for tape, start in watched:
+            await until(lambda tape=tape, start=start: tape.seqs == [*range(start + 1, end + 1)])
+            assert tape.ns == sorted(set(tape.ns))
+        await hub.close()
+
+    asyncio.run(story())
+
+
+# --- the link of an event stream
+
+
+def test_a_stream_that_is_not_read_is_closed(run):
+    """A body that nobody takes holds a bounded number of bytes."""
+
+    async def story():
+        link = StreamLink(bytes_max=1000)
+        link.write_frame(b"x" * 900)
+        link.write_frame(b"x" * 900)
+        assert (link.closed, link.buffered) == (True, 0)
+        assert [frame async for frame in link] == []
+
+    run(story())
+
+
+def test_a_stream_pauses_and_resumes_like_a_socket(run):
+    """Water marks hold for event streams too."""
+
+    async def story():
+        store = Store()
+        hub = store.hub()
+        link = StreamLink(bytes_max=10**7)
+        await hub.join(
+            "r1",
+            Seat(link, Format.STREAM, member=Who("ann")),
+            re=0,
+            since=None,
+            you={},
+            own=lambda: asyncio.sleep(0, {}),
+        )
+        link.write_frame(b"x" * 70_000)
+        assert link.paused
+        hub.deliver("r1", "e1", [store.notice("later")])
+        got = []
+        async for frame in link:
+            got.append(frame)
+            if b"later" in frame:
+                break
+        assert len(got) == 3
+        assert not link.paused
+        link.close(4000)
+        await hub.close()
+
+    run(story())
