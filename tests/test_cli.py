@@ -1,0 +1,194 @@
+"""The command line: what each command prints, and with which code it ends."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import jwt
+import pytest
+
+from liveroom import cli, settings
+from liveroom.exports import COLUMNS, safe
+from liveroom.ids import new_id
+from tests.live import Live, Seat
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Every command runs in an empty folder, without settings of the machine's own."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("LIVEROOM_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    live = Live(tmp_path_factory.mktemp("cli") / "data")
+    try:
+        live.start()
+        live.shop()
+        yield live
+    finally:
+        live.close()
+
+
+@pytest.mark.parametrize("command", ["serve", "demo", "audit", "token", "export"])
+def test_help_shows_defaults_and_variables(capsys, command):
+    """`--help` tells each setting's default and environment variable."""
+    assert cli.main([command, "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for name in ("LIVEROOM_PORT", "LIVEROOM_MESSAGE_RATE_MAX", "[default: 8000]"):
+        assert name in said
+
+
+def test_token_is_signed_with_the_folders_secret(tmp_path, capsys):
+    """`liveroom token` prints a token that the server of that folder takes."""
+    flags = ["--data", "data", "--sub", "u1", "--name", "Ann", "--ttl", "60"]
+    assert cli.main(["token", *flags, "--role", "host:r1", "--role", "admin"]) == 0
+    token = capsys.readouterr().out.strip()
+    claims = jwt.decode(token, settings.secret_in(tmp_path / "data"), algorithms=["HS256"])
+    assert (claims["sub"], claims["name"]) == ("u1", "Ann")
+    assert claims["roles"] == ["host:r1", "admin"]
+    assert claims["exp"] - claims["iat"] == 60
+
+
+def test_token_takes_the_secret_that_is_set(capsys):
+    """With a secret of one's own no folder is made."""
+    secret = "a secret that is long enough to sign with"
+    assert cli.main(["token", "--sub", "u1", "--secret", secret]) == 0
+    jwt.decode(capsys.readouterr().out.strip(), secret, algorithms=["HS256"])
+    assert not Path("liveroom-data").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["token"], "--sub"),
+        (["token", "--sub", "u1", "--ttl", "0"], "--ttl"),
+        (["audit"], "--data"),
+        (["export"], "--data"),
+        (["export", "secrets"], "secrets"),
+        (["demo", "--crowd", "-1"], "--crowd"),
+        (["sing"], "sing"),
+    ],
+)
+def test_bad_usage_is_one_line_and_2(capsys, arguments, named):
+    """Bad usage ends with 2 and one line that names what is wrong; nothing is made."""
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert named in said
+    assert said.count("\n") == 1
+    assert list(Path().iterdir()) == []
+
+
+def test_db_upgrade_makes_what_the_audit_reads(capsys):
+    """After `db upgrade` the audit finds tables, empty and right; it may be repeated."""
+    assert cli.main(["db", "upgrade", "--data", "data"]) == 0
+    assert cli.main(["db", "upgrade", "--data", "data"]) == 0
+    assert cli.main(["audit", "--data", "data"]) == 0
+    assert "all sums agree" in capsys.readouterr().out
+
+
+def test_audit_beside_a_live_server(server):
+    """The audit of a running server checks its gates too."""
+    report = server.audit()
+    assert report["ok"]
+    assert report["checks"]["I3"]["checked"] > 0
+
+
+def test_audit_fails_with_1_and_names_what_differs(tmp_path, capsys):
+    """A sum that is wrong ends the audit with 1 and a line with the pool and both sums."""
+    live = Live(tmp_path / "wrong")
+    live.start()
+    live.shop(stock=7)
+    live.close()
+    with sqlite3.connect(tmp_path / "wrong" / "liveroom.db") as database:
+        database.execute("UPDATE pools SET sold = 2")
+    assert cli.main(["audit", "--data", str(tmp_path / "wrong")]) == 1
+    said = capsys.readouterr().out
+    assert "I1" in said
+    assert "sku:s1" in said
+    assert "FAILED" in said
+
+
+def test_export_writes_every_line(server, capsys):
+    """`export orders` writes a row for each line of each order."""
+    ann = Seat(server)
+    ann.join(server.token("ann"))
+    order = ann.do("order.place", order=new_id(), lines=[{"sku": "s1", "qty": 2}])["order"]
+    ann.leave()
+    assert cli.main(["export", "orders", "--data", str(server.data)]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert set(rows[0]) == set(COLUMNS)
+    [row] = [row for row in rows if row["order"] == order["id"]]
+    assert (row["sku"], row["qty"], row["price"], row["line_total"]) == (
+        "s1",
+        "2",
+        "19.99",
+        "39.98",
+    )
+    assert cli.main(["export", "orders", "--data", str(server.data), "--room", "none"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx"])
+def test_export_holds_no_formula(text):
+    """Text that a spreadsheet would run as a formula is written as text."""
+    assert safe(text) == f"'{text}"
+    assert safe("plain") == "plain"
+
+
+def test_a_port_in_use_is_said(tmp_path):
+    """A port that another program has ends `serve` with 2 and a line that names the setting."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = _serve("--port", str(port), "--data", str(tmp_path / "data"))
+    assert done.returncode == 2
+    assert "--port" in done.stderr.splitlines()[-1]
+
+
+def test_a_folder_in_use_is_said(server):
+    """A second server on the same folder ends with 2 and leaves the first alone."""
+    done = _serve("--port", "0", "--data", str(server.data))
+    assert done.returncode == 2
+    assert "--data" in done.stderr.splitlines()[-1]
+    assert server.audit()["ok"]
+
+
+def test_a_redis_that_is_away_is_said(tmp_path):
+    """A Redis that does not answer ends `serve` with 2 and a line that names the setting."""
+    url = f"unix://{tmp_path}/nowhere.sock"
+    done = _serve("--port", "0", "--data", str(tmp_path / "data"), "--redis-url", url)
+    assert done.returncode == 2
+    assert "--redis-url" in done.stderr.splitlines()[-1]
+
+
+def test_ctrl_c_ends_with_0(tmp_path):
+    """Ctrl-C drains like SIGTERM, and ends with 0."""
+    live = Live(tmp_path / "data").start()
+    assert live.stop(signal.SIGINT) == 0
+
+
+def _serve(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "liveroom", "serve", *flags]
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False, env=here
+    )
+
+
+def test_json_report_is_one_object(server):
+    """`audit --json` ends with one object of `ok` and `checks`."""
+    command = [sys.executable, "-m", "liveroom", "audit", "--json", "--data", str(server.data)]
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, env=here)
+    assert {"ok", "checks"} <= set(json.loads(done.stdout.splitlines()[-1]))
