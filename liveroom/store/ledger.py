@@ -80,7 +80,7 @@ def create_pool(conn: Connection, *, sku: str, initial: int) -> None:
     row = {
         "pool": pool_of(sku),
         "sku": sku,
-        "partition": partition_of(sku, partitions(conn)),
+        "partition": partition_of(sku, partitions(conn, share=True)),
         "initial": initial,
     }
     conn.execute(insert(_T.pools).values(row))
@@ -89,10 +89,10 @@ def create_pool(conn: Connection, *, sku: str, initial: int) -> None:
 # ── fences ────────────────────────────────────────────────────────────────────────────────
 
 
-def partitions(conn: Connection) -> int:
-    """In how many partitions the stock lies."""
+def partitions(conn: Connection, *, share: bool = False) -> int:
+    """In how many partitions the stock lies; `share` keeps it so until the commit."""
     fact = select(_T.facts.c.value).where(_T.facts.c.name == PARTITIONS_FACT)
-    return int(conn.execute(fact.with_for_update(read=True)).scalar() or 1)
+    return int(conn.execute(fact.with_for_update(read=True) if share else fact).scalar() or 1)
 
 
 def prepare(conn: Connection, count: int) -> None:
