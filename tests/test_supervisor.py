@@ -1,0 +1,157 @@
+"""Processes: workers share a port, die with their parent, and are replaced when they die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from liveroom.ids import new_id
+from tests.live import Live, Seat
+
+WAIT_MAX_S = 20.0
+
+
+@pytest.fixture
+def server(tmp_path) -> Iterator[Live]:
+    live = Live(tmp_path / "data", "--workers", "2")
+    try:
+        live.start()
+        live.shop()
+        yield live
+    finally:
+        live.close()
+
+
+def _until(fact: Callable[[], bool]) -> None:
+    """Wait until something is true."""
+    until = time.monotonic() + WAIT_MAX_S
+    while not fact():
+        assert time.monotonic() < until, "it did not become true"
+        time.sleep(0.05)
+
+
+def _children(parent: int) -> dict[int, str]:
+    """The processes a process has started, with their command lines."""
+    pids = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    pids += [
+        child
+        for task in Path(f"/proc/{parent}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    return {
+        int(pid): Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in set(pids)
+    }
+
+
+def _workers(server: Live) -> set[int]:
+    assert server.process is not None
+    return {pid for pid, line in _children(server.process.pid).items() if "spawn_main" in line}
+
+
+def _alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def _seats_on_both(server: Live) -> dict[str, Seat]:
+    """A seat on each worker, by the worker's name."""
+    found: dict[str, Seat] = {}
+    until = time.monotonic() + WAIT_MAX_S
+    while len(found) < 2:
+        assert time.monotonic() < until, "one worker takes every connection"
+        seat = Seat(server)
+        node = seat.join(server.token(f"u{len(found)}"))["node"]
+        if node in found:
+            seat.leave()
+        else:
+            found[node] = seat
+    return found
+
+
+def test_workers_are_one_room(server):
+    """What is said and sold on one worker is seen on the other, and counted once."""
+    ann, bob = _seats_on_both(server).values()
+    said = ann.do("message.post", text="over there?")["message"]
+    assert bob.hear("message.posted")["data"] == said
+    ann.do("order.place", order=new_id(), lines=[{"sku": "s1", "qty": 10}])
+    assert bob.hear("stock.changed", lambda data: data["left"] == 0)
+    assert bob.refusal("order.place", order=new_id(), lines=[{"sku": "s1", "qty": 1}]) == "sold_out"
+    ann.leave()
+    bob.leave()
+    assert server.audit()["ok"]
+
+
+def test_a_worker_that_dies_is_replaced(server):
+    """A killed worker's viewers lose their connection; a new worker takes its place."""
+    before = _workers(server)
+    assert len(before) == 2
+    os.kill(next(iter(before)), signal.SIGKILL)
+    _until(lambda: len(_workers(server)) == 2 and _workers(server) != before)
+    for seat in _seats_on_both(server).values():
+        seat.leave()
+    assert server.stop() == 0
+
+
+def test_workers_and_valkey_die_with_their_parent(server):
+    """With the parent killed nothing of the server goes on."""
+    assert server.process is not None
+    family = set(_children(server.process.pid))
+    assert len(family) >= 3
+    server.kill()
+    _until(lambda: not any(_alive(pid) for pid in family))
+    server.start()
+    assert server.stop() == 0
+
+
+def test_drain_closes_every_viewer_with_a_hint(server):
+    """SIGTERM closes the viewers of each worker with 4000 and a time to come back, and exits 0."""
+    seats = list(_seats_on_both(server).values())
+    assert server.stop() == 0
+    for seat in seats:
+        assert seat.closed() == 4000
+        assert '"after_ms"' in (seat.socket.close_reason or "")
+        seat.leave()
+
+
+def test_hangup_replaces_the_workers(server):
+    """SIGHUP replaces the workers one after another while the port is served."""
+    before = _workers(server)
+    assert server.process is not None
+    server.process.send_signal(signal.SIGHUP)
+    _until(lambda: len(_workers(server)) == 2 and not _workers(server) & before)
+    for seat in _seats_on_both(server).values():
+        seat.leave()
+
+
+def test_valkey_is_restarted_and_stock_rebuilt(tmp_path):
+    """A killed Valkey comes back, the fence is raised, and sales go on by themselves."""
+    live = Live(tmp_path / "data").start()
+    try:
+        live.shop()
+        ann = Seat(live)
+        before = ann.join(live.token("ann"))["snapshot"]["stock"]["s1"]["v"]
+        assert live.process is not None
+        [valkey] = [p for p, line in _children(live.process.pid).items() if "valkey-server" in line]
+        os.kill(valkey, signal.SIGKILL)
+
+        def sold() -> bool:
+            with live.http(live.token("ann")) as http:
+                line = {"sku": "s1", "qty": 1}
+                body = {"cmd": "order.place", "data": {"order": new_id(), "lines": [line]}}
+                answer = http.post("/v1/rooms/r1/commands", json=body)
+            assert answer.status_code == 200 or answer.json()["retry"], answer.text
+            return answer.status_code == 200
+
+        _until(sold)
+        back = Seat(live)
+        assert back.join(live.token("ann"))["snapshot"]["stock"]["s1"]["v"] > before
+        back.leave()
+        ann.leave()
+        _until(lambda: live.audit()["ok"])
+    finally:
+        live.close()
