@@ -321,6 +321,25 @@ def test_sqlite_is_as_durable_as_promised(db, run):
     assert run(db.write(pragmas)) == ["wal", 2, 1]
 
 
+def test_a_full_disk_is_store_down(db, run):
+    """Nothing of the transaction is kept, and writes go on once there is room."""
+
+    def too_much(conn):
+        pages = conn.exec_driver_sql("PRAGMA page_count").scalar()
+        conn.exec_driver_sql(f"PRAGMA max_page_count = {pages + 10}")
+        put("small")(conn)
+        put("big", "x" * 1_000_000)(conn)
+
+    async def story():
+        with pytest.raises(Unavailable) as failure:
+            await db.write(too_much)
+        await db.write(lambda conn: conn.exec_driver_sql("PRAGMA max_page_count = 10000").scalar())
+        await db.write(put("next"))
+        return failure.value.code, await db.read(names)
+
+    assert run(story()) == ("store_down", ["next"])
+
+
 @pytest.mark.postgres
 def test_postgresql_is_as_durable_and_bounded_as_promised(postgres_db, run):
     """Commits are synchronous, waits are bounded, reads see one snapshot."""

@@ -43,6 +43,7 @@ _SQLITE: Final = (
     "PRAGMA busy_timeout = 1000",
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = MEMORY",
+    "PRAGMA journal_size_limit = 67108864",  # what a long read let the WAL grow to is given back
 )
 _POSTGRESQL: Final = (
     "SET synchronous_commit = on",
