@@ -18,7 +18,8 @@ from liveroom.clock import Clock
 from liveroom.errors import Invalid, LiveroomError, Unavailable
 from liveroom.events import Event
 from liveroom.picture import Picture
-from liveroom.rooms import Facts, Rooms
+from liveroom.rooms import Rooms
+from liveroom.shelves import Facts
 from liveroom.store.backplane import Backplane, Item
 
 BEAT_S: Final = 1.0

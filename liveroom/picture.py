@@ -52,6 +52,8 @@ class Picture:
         self.viewers, self._viewers_v = viewers
         self.reactions, self._reactions_v = reactions
         self.on_shelf = on_shelf
+        self._shape: shapes.Room | None = None
+        self._selling: dict[str, str] | None = None
 
     @property
     def v(self) -> int:
@@ -66,12 +68,16 @@ class Picture:
     @property
     def shape(self) -> shapes.Room:
         """The room as its type."""
-        return msgspec.convert(self.room, shapes.Room)
+        if self._shape is None:
+            self._shape = msgspec.convert(self.room, shapes.Room)
+        return self._shape
 
     @property
     def selling(self) -> dict[str, str]:
         """For each SKU of the shelf whether it is `on` or `visible`."""
-        return {s["id"]: p.get("state", "on") for p in self.shelf for s in p["skus"]}
+        if self._selling is None:
+            self._selling = {s["id"]: p.get("state", "on") for p in self.shelf for s in p["skus"]}
+        return self._selling
 
     @property
     def skus(self) -> set[str]:
@@ -114,15 +120,15 @@ class Picture:
 
     def _room(self, data: Thing) -> None:
         if data["room"]["v"] >= self.room["v"]:
-            self.room = data["room"]
+            self.room, self._shape = data["room"], None
 
     def _grown(self, data: Thing) -> None:
         if data.get("v", 0) > self.v:
-            self.room = self.room | {"v": data["v"]}
+            self.room, self._shape = self.room | {"v": data["v"]}, None
 
     def _shelf(self, data: Thing) -> None:
         self._grown(data)
-        self.shelf = data["shelf"]
+        self.shelf, self._selling = data["shelf"], None
         by_id = {product["id"]: product for product in self.shelf}
         self.pinned = [by_id.get(product["id"], product) for product in self.pinned]
         shown = self.skus

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import structlog
-from sqlalchemy import Connection, Row, case, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, select, update
 
-from liveroom import shapes, states
+from liveroom import shapes, shelves, states
 from liveroom.auth import Member
-from liveroom.catalog import Page, Title, insert_new, one_product, products_by_id
+from liveroom.catalog import Page, Title, insert_new, one_product
 from liveroom.clock import Clock
 from liveroom.errors import Invalid, Refused, Unavailable
 from liveroom.events import Event
@@ -65,20 +65,6 @@ class RoomChange(msgspec.Struct, kw_only=True):
     guests: bool | msgspec.UnsetType = msgspec.UNSET
 
 
-class Facts(msgspec.Struct):
-    """A room and its shelf (what is `off` left out) as SQL had them at one moment."""
-
-    room: shapes.Room
-    shelf: list[shapes.Product]
-    pinned: list[str]
-    pinned_epoch: str | None
-
-    @property
-    def selling(self) -> dict[str, str]:
-        """For each SKU of the shelf whether it is `on` or `visible`."""
-        return {sku.id: product.state or "on" for product in self.shelf for sku in product.skus}
-
-
 class Rooms:
     """The rooms' rows and their events. Who may do what is not asked here."""
 
@@ -89,17 +75,17 @@ class Rooms:
 
     # ── reading ───────────────────────────────────────────────────────────────────────────
 
-    async def facts(self, room: str) -> Facts:
+    async def facts(self, room: str) -> shelves.Facts:
         """The room, its shelf and its pins, or `not_found`."""
-        return await self._db.read(lambda conn: facts(conn, room))
+        return await self._db.read(lambda conn: shelves.facts(conn, room))
 
     async def show(self, room: str) -> shapes.Room:
         """The room, or `not_found`."""
-        return await self._db.read(lambda conn: _room(conn, room))
+        return await self._db.read(lambda conn: shelves.show(conn, room))
 
     async def rooms(self, *, state: str | None, after: str | None, limit: int) -> Page:
         """Rooms: live ones first, then planned, then closed, each newest first."""
-        return await self._db.read(lambda conn: _page(conn, state, after, limit))
+        return await self._db.read(lambda conn: shelves.page_of(conn, state, after, limit))
 
     async def versions(self, rooms: Sequence[str]) -> dict[str, int]:
         """The `v` of each of `rooms` that exists."""
@@ -114,7 +100,7 @@ class Rooms:
         stream = None if new.stream is None else msgspec.to_builtins(new.stream)
 
         def write(conn: Connection) -> shapes.Room:
-            if new.shop is not None and not _exists(conn, tables.shops, new.shop):
+            if new.shop is not None and not shelves.exists(conn, tables.shops, new.shop):
                 raise Invalid("not_found", "There is no such shop.", data={"shop": new.shop})
             row: dict[str, Any] = {
                 "id": room_id,
@@ -127,8 +113,10 @@ class Rooms:
             insert_new(conn, tables.rooms, row)
             for product in new.shelf:
                 one_product(conn, product)
-            _write_shelf(conn, room_id, [(product, "on") for product in dict.fromkeys(new.shelf)])
-            return _room(conn, room_id)
+            shelves.write_shelf(
+                conn, room_id, [(product, "on") for product in dict.fromkeys(new.shelf)]
+            )
+            return shelves.show(conn, room_id)
 
         return await self._db.write(write)
 
@@ -152,8 +140,8 @@ class Rooms:
             values["stream"] = msgspec.to_builtins(values["stream"])
 
         def write(conn: Connection) -> shapes.Room:
-            row = _locked(self._db, conn, room)
-            return _change(conn, row, **values, settings=row.settings | given)
+            row = shelves.locked(self._db, conn, room)
+            return shelves.change(conn, row, **values, settings=row.settings | given)
 
         return await self._told("room.changed", await self._db.write(write))
 
@@ -161,16 +149,20 @@ class Rooms:
         """Stop or go on selling: after the answer no order of the room is placed while paused."""
 
         def write(conn: Connection) -> shapes.Room:
-            row = _locked(self._db, conn, room)
-            return _room(conn, room) if row.paused == paused else _change(conn, row, paused=paused)
+            row = shelves.locked(self._db, conn, room)
+            return (
+                shelves.show(conn, room)
+                if row.paused == paused
+                else shelves.change(conn, row, paused=paused)
+            )
 
         return await self._told("room.changed", await self._db.write(write))
 
     async def _move(self, room: str, state: str, at: str, event: str) -> shapes.Room:
         def write(conn: Connection) -> shapes.Room:
-            row = _locked(self._db, conn, room)
+            row = shelves.locked(self._db, conn, room)
             after = states.move("room", row.state, state)
-            return _change(conn, row, **{"state": after, at: now_ms(conn)})
+            return shelves.change(conn, row, **{"state": after, at: now_ms(conn)})
 
         return await self._told(event, await self._db.write(write))
 
@@ -189,33 +181,33 @@ class Rooms:
         `position` counts from 1; without it a new product goes last and an old one stays.
         """
 
-        def write(conn: Connection) -> Facts:
-            row = _locked(self._db, conn, room)
+        def write(conn: Connection) -> shelves.Facts:
+            row = shelves.locked(self._db, conn, room)
             one_product(conn, product)
-            entries = _entries(conn, room)
+            entries = shelves.entries_of(conn, room)
             old = next((i for i, entry in enumerate(entries) if entry[0] == product), None)
             was = "on" if old is None else entries.pop(old)[1]
             place = position - 1 if position is not None else len(entries) if old is None else old
             entries.insert(place, (product, state or was))
             if len(entries) > SHELF_MAX:
                 raise Invalid("bad_argument", f"A shelf holds at most {SHELF_MAX} products.")
-            _write_shelf(conn, room, entries)
-            _change(conn, row)
-            return facts(conn, room)
+            shelves.write_shelf(conn, room, entries)
+            shelves.change(conn, row)
+            return shelves.facts(conn, room)
 
         return await self._shelved(await self._db.write(write), gone=product)
 
     async def take(self, room: str, product: str) -> list[shapes.Product]:
         """Take a product off the shelf, and its pin with it; the shelf as viewers see it then."""
 
-        def write(conn: Connection) -> Facts:
-            row = _locked(self._db, conn, room)
-            entries = _entries(conn, room)
+        def write(conn: Connection) -> shelves.Facts:
+            row = shelves.locked(self._db, conn, room)
+            entries = shelves.entries_of(conn, room)
             if all(entry[0] != product for entry in entries):
                 raise Invalid("not_found", "It is not on this shelf.", data={"product": product})
-            _write_shelf(conn, room, [entry for entry in entries if entry[0] != product])
-            _change(conn, row)
-            return facts(conn, room)
+            shelves.write_shelf(conn, room, [entry for entry in entries if entry[0] != product])
+            shelves.change(conn, row)
+            return shelves.facts(conn, room)
 
         return await self._shelved(await self._db.write(write), gone=product)
 
@@ -224,8 +216,8 @@ class Rooms:
 
         def write(conn: Connection) -> shapes.Sku:
             # Rooms first and sorted: a shelf and a price must not wait for each other.
-            for room in sorted(_rooms_showing(conn, sku)):
-                _change(conn, _locked(self._db, conn, room))
+            for room in sorted(shelves.rooms_showing(conn, sku)):
+                shelves.change(conn, shelves.locked(self._db, conn, room))
             named = update(tables.skus).where(tables.skus.c.id == sku)
             if conn.execute(named.values(price_minor=price_minor)).rowcount == 0:
                 raise Invalid("not_found", "There is no such SKU.", data={"sku": sku})
@@ -246,7 +238,7 @@ class Rooms:
         the last word is the price in force.
         """
         told: dict[str, int] = {}
-        while untold := await self._db.read(lambda conn: _prices(conn, sku, told)):
+        while untold := await self._db.read(lambda conn: shelves.untold_prices(conn, sku, told)):
             for known, price_minor in untold:
                 told[known.room.id] = price_minor
                 shelf = [product.builtin() for product in known.shelf]
@@ -254,7 +246,7 @@ class Rooms:
                 fields = {"shelf": (known.room.v, shelf)}
                 await self._tell(known.room.id, "price.changed", data, set=fields)
 
-    async def _shelved(self, known: Facts, gone: str | None = None) -> list[shapes.Product]:
+    async def _shelved(self, known: shelves.Facts, gone: str | None = None) -> list[shapes.Product]:
         """Tell the shelf; `gone` is the product whose pin goes with it, unless it is shown."""
         room, shelf = known.room, [product.builtin() for product in known.shelf]
         unpin = None if gone in {product.id for product in known.shelf} else gone
@@ -344,138 +336,9 @@ class Rooms:
             log.warning("room_untold", room=room, event_name=event, code=fault.code)
 
 
-def facts(conn: Connection, room: str) -> Facts:
-    """The room, its visible shelf and its pins in one snapshot, or `not_found`."""
-    row = _row(conn, room)
-    entries = [entry for entry in _entries(conn, room) if entry[1] != "off"]
-    products = products_by_id(conn, [product for product, _ in entries])
-    shelf = [
-        msgspec.structs.replace(products[product], position=position, state=state)
-        for position, (product, state) in enumerate(entries, start=1)
-    ]
-    return Facts(_shape(conn, row), shelf, list(row.pinned), row.pinned_epoch)
-
-
 def refuse_unless_selling(room: shapes.Room) -> None:
     """`not_open` or `sale_paused`, unless the room sells now."""
     if room.state != "live":
         raise Refused("not_open")
     if room.paused:
         raise Refused("sale_paused")
-
-
-def _row(conn: Connection, room: str) -> Row[Any]:
-    row = conn.execute(select(tables.rooms).where(tables.rooms.c.id == room)).first()
-    if row is None:
-        raise Invalid("not_found", "There is no such room.", data={"room": room})
-    return row
-
-
-def _locked(db: Database, conn: Connection, room: str) -> Row[Any]:
-    row = conn.execute(db.lock(select(tables.rooms).where(tables.rooms.c.id == room))).first()
-    if row is None:
-        raise Invalid("not_found", "There is no such room.", data={"room": room})
-    return row
-
-
-def _change(conn: Connection, row: Row[Any], **values: Any) -> shapes.Room:
-    named = update(tables.rooms).where(tables.rooms.c.id == row.id)
-    conn.execute(named.values(**values, v=row.v + 1))
-    return _room(conn, row.id)
-
-
-def _room(conn: Connection, room: str) -> shapes.Room:
-    return _shape(conn, _row(conn, room))
-
-
-def _shape(conn: Connection, row: Row[Any]) -> shapes.Room:
-    names = _host_names(conn, [row.host])
-    return _shaped(row, names)
-
-
-def _shaped(row: Row[Any], names: dict[str, str]) -> shapes.Room:
-    return shapes.Room(
-        id=row.id,
-        title=row.title,
-        host=row.host,
-        host_name=names.get(row.host),
-        shop=row.shop,
-        state=row.state,
-        v=row.v,
-        stream=None if row.stream is None else shapes.Stream(**row.stream),
-        opened_at=row.opened_at,
-        closed_at=row.closed_at,
-        paused=row.paused,
-        **row.settings,
-    )
-
-
-def _host_names(conn: Connection, hosts: Sequence[str]) -> dict[str, str]:
-    creators = tables.creators
-    found = conn.execute(select(creators.c.id, creators.c.name).where(creators.c.id.in_(hosts)))
-    return {row.id: row.name for row in found}
-
-
-def _exists(conn: Connection, table: Any, row_id: str) -> bool:
-    return conn.scalar(select(table.c.id).where(table.c.id == row_id)) is not None
-
-
-def _entries(conn: Connection, room: str) -> list[tuple[str, str]]:
-    shelf = tables.shelf
-    entries = select(shelf.c.product, shelf.c.state).where(shelf.c.room == room)
-    found = conn.execute(entries.order_by(shelf.c.position))
-    return [(product, state) for product, state in found]
-
-
-def _write_shelf(conn: Connection, room: str, entries: Sequence[tuple[str, str]]) -> None:
-    conn.execute(delete(tables.shelf).where(tables.shelf.c.room == room))
-    rows = [
-        {"room": room, "product": product, "position": position, "state": state}
-        for position, (product, state) in enumerate(entries, start=1)
-    ]
-    if rows:
-        conn.execute(insert(tables.shelf), rows)
-
-
-def _rooms_showing(conn: Connection, sku: str) -> list[str]:
-    shelf, skus = tables.shelf, tables.skus
-    showing = select(shelf.c.room).join(skus, skus.c.product == shelf.c.product)
-    return list(conn.scalars(showing.where(skus.c.id == sku)))
-
-
-def _prices(conn: Connection, sku: str, told: dict[str, int]) -> list[tuple[Facts, int]]:
-    """The open rooms that show the SKU and were not told the price in force."""
-    price = conn.scalar(select(tables.skus.c.price_minor).where(tables.skus.c.id == sku))
-    if price is None:
-        return []
-    rooms = [room for room in _rooms_showing(conn, sku) if told.get(room) != price]
-    known = [facts(conn, room) for room in rooms]
-    return [(one, price) for one in known if one.room.state != "closed"]
-
-
-_RANK: Final = {"live": 0, "planned": 1, "closed": 2}
-
-
-def _page(conn: Connection, state: str | None, after: str | None, limit: int) -> Page:
-    table = tables.rooms
-    rank = case(_RANK, value=table.c.state, else_=3)
-    query = select(table, rank.label("rank"))
-    if state is not None:
-        query = query.where(table.c.state == state)
-    if after is not None:
-        query = query.where(_beyond(rank, after))
-    ordered = query.order_by(rank, table.c.created_at.desc(), table.c.id.desc())
-    rows = conn.execute(ordered.limit(limit + 1)).all()
-    names = _host_names(conn, [row.host for row in rows])
-    last = rows[limit - 1] if len(rows) > limit else None
-    following = f"{last.rank}.{last.created_at}.{last.id}" if last else None
-    return Page([_shaped(row, names) for row in rows[:limit]], following)
-
-
-def _beyond(rank: Any, after: str) -> Any:
-    parts = after.split(".", 2)
-    if len(parts) < 3 or not all(p.isdecimal() and p.isascii() and len(p) < 16 for p in parts[:2]):
-        raise Invalid("bad_argument", "This cursor is none of ours.")
-    table, at = tables.rooms, (int(parts[1]), parts[2])
-    same = (rank == int(parts[0])) & (tuple_(table.c.created_at, table.c.id) < tuple_(*at))
-    return (rank > int(parts[0])) | same

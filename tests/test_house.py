@@ -37,7 +37,7 @@ SIDEWAYS = {
 PARTS = {
     **dict.fromkeys(("bookkeeping", "captures", "closing", "deciding", "outbox"), "orders"),
     **dict.fromkeys(("placing", "settling", "sweeper", "telling"), "orders"),
-    **dict.fromkeys(("onair", "picture"), "rooms"),
+    **dict.fromkeys(("onair", "picture", "shelves"), "rooms"),
 }
 
 OWNERS = {

@@ -53,7 +53,9 @@ def _page(over_http: dict[str, Any], over_socket: dict[str, Any]) -> str:
     ]
     messages = over_socket["components"]["messages"]
     commands = [
-        (n, m["x-who"], _fields(m, over_socket)) for n, m in messages.items() if "x-who" in m
+        (n, m["x-who"], _fields(m, over_socket), m["summary"])
+        for n, m in messages.items()
+        if "x-who" in m
     ]
     events = [
         (n, m["x-delivery"], _fields(m, over_socket))
@@ -73,7 +75,7 @@ def _page(over_http: dict[str, Any], over_socket: dict[str, Any]) -> str:
             '<p>For machines: <a href="/openapi.json">openapi.json</a>,',
             '<a href="/asyncapi.json">asyncapi.json</a>.</p>',
             _table("HTTP", ("method", "route", "what"), routes),
-            _table("Commands", ("command", "who", "data"), commands),
+            _table("Commands", ("command", "who", "data", "what"), commands),
             _table("Events", ("event", "delivery", "data"), events),
             _table("Errors", ("code", "family", "HTTP", "message"), errors, anchors=True),
             "</main></html>",

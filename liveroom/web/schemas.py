@@ -127,8 +127,10 @@ def asyncapi() -> Document:
         + [spec.data for spec in EVENTS.values()]
         + [arguments.Join, *REPLIES.values()]
     )
-    sent = {"room.join": _command("room.join", "anyone", schemas.of(arguments.Join))} | {
-        cmd: _command(cmd, row.who.value, schemas.of(row.args)) for cmd, row in COMMANDS.items()
+    join = _command("room.join", "anyone", _summary(arguments.Join), schemas.of(arguments.Join))
+    sent = {"room.join": join} | {
+        cmd: _command(cmd, row.who.value, _summary(row.run), schemas.of(row.args))
+        for cmd, row in COMMANDS.items()
     }
     told = {
         name: _event(name, spec.delivery.value, schemas.of(spec.data))
@@ -213,10 +215,10 @@ def _summary(endpoint: Callable[..., Any]) -> str:
     return (inspect.getdoc(endpoint) or "").partition("\n")[0]
 
 
-def _command(cmd: str, who: str, data: Document) -> Document:
+def _command(cmd: str, who: str, summary: str, data: Document) -> Document:
     return {
         "name": cmd,
-        "summary": f"Command, for {who}.",
+        "summary": summary,
         "x-who": who,
         "payload": {
             "type": "object",

@@ -1,0 +1,149 @@
+"""Commands of the buyer: cart, order, payment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from liveroom import rooms, shapes
+from liveroom.commands.calls import Call
+from liveroom.deciding import first_answer
+from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
+from liveroom.events import Event
+from liveroom.orders import LineRequest
+from liveroom.placing import known_orders
+
+log = structlog.get_logger(__name__)
+
+
+async def cart_show(call: Call) -> dict[str, Any]:
+    """What the cart holds now."""
+    return {"cart": (await call.services.carts.show(call.member.id, call.room)).builtin()}
+
+
+async def cart_add(call: Call) -> dict[str, Any]:
+    """Hold units of a SKU for the buyer; the cart with them."""
+    await _on_sale(call, [call.args.sku])
+    cart = await call.services.carts.add(
+        buyer=call.member.id,
+        room=call.room,
+        sku=call.args.sku,
+        qty=call.args.qty,
+        drop=call.args.drop,
+        price_minor=call.args.price_minor,
+        operation=call.operation,
+    )
+    await _tell_held(call, cart)
+    return {"cart": cart.builtin()}
+
+
+async def _tell_held(call: Call, cart: shapes.Cart) -> None:
+    """Tell the buyer's other connections of the line; the cart itself is held whatever comes."""
+    added = (call.args.sku, call.args.drop)
+    line = next((one for one in cart.lines if (one.sku, one.drop) == added), None)
+    if line is None:
+        return
+    hold = shapes.HoldLine(sku=line.sku, qty=line.qty, expires_at=line.expires_at, drop=line.drop)
+    at = call.services.clock.now_ms()
+    event = Event("hold.placed", {"hold": hold.builtin()}, at, to=call.member.id)
+    try:
+        await call.services.backplane.direct([event])
+    except Unavailable as fault:
+        log.info("hold_untold", code=fault.code)
+
+
+async def cart_remove(call: Call) -> dict[str, Any]:
+    """Give a line back; the cart without it."""
+    cart = await call.services.carts.remove(
+        buyer=call.member.id, room=call.room, sku=call.args.sku, drop=call.args.drop
+    )
+    return {"cart": cart.builtin()}
+
+
+async def cart_checkout(call: Call) -> dict[str, Any]:
+    """Order what the cart holds, all of it or nothing."""
+    order = await call.services.orders.checkout(
+        order=call.args.order, buyer=call.member.id, room=call.room, content=call.content
+    )
+    return {"order": order.builtin()}
+
+
+async def order_place(call: Call) -> dict[str, Any]:
+    """Buy now: an order of its own, beside the cart."""
+    lines = [
+        LineRequest(sku=line.sku, qty=line.qty, drop=line.drop, price_minor=line.price_minor)
+        for line in call.args.lines
+    ]
+    try:
+        await _on_sale(call, [line.sku for line in lines])
+    except (Refused, Invalid):
+        first = await _first_answer(call)
+        if first is None:
+            raise
+        return {"order": first.builtin()}
+    order = await call.services.orders.place(
+        order=call.args.order,
+        buyer=call.member.id,
+        room=call.room,
+        lines=lines,
+        again=call.args.again,
+        content=call.content,
+    )
+    return {"order": order.builtin()}
+
+
+async def _first_answer(call: Call) -> shapes.Order | None:
+    """What this order id was answered before, whatever would refuse it now."""
+    order = call.args.order
+    known = await call.services.db.read(lambda conn: known_orders(conn, [order]))
+    if order not in known:
+        return None
+    first = first_answer(known[order], call.member.id, call.content)
+    if isinstance(first, LiveroomError):
+        raise first
+    return first
+
+
+async def order_show(call: Call) -> dict[str, Any]:
+    """The order as it is now."""
+    order = await call.services.orders.show(call.args.order, call.member.id)
+    return {"order": order.builtin()}
+
+
+async def order_cancel(call: Call) -> dict[str, Any]:
+    """Cancel an unpaid order; its units are on sale again."""
+    order = await call.services.orders.cancel(call.args.order, call.member.id)
+    return {"order": order.builtin()}
+
+
+async def payment_start(call: Call) -> dict[str, Any]:
+    """Open a payment of an order, or answer the one that is open."""
+    payment = await call.services.payments.start(
+        order=call.args.order, buyer=call.member.id, provider=call.args.provider
+    )
+    return {"payment": payment.builtin()}
+
+
+async def _on_sale(call: Call, skus: list[str]) -> None:
+    """`not_found` off the shelf, `not_open` or `sale_paused` where nothing is sold now.
+
+    A node's picture may lag behind SQL, so no refusal is given before SQL agrees.
+    """
+    try:
+        refuse_unless_on_sale(*await call.services.onair.facts(call.room), skus)
+    except (Refused, Invalid):
+        known = await call.services.rooms.facts(call.room)
+        refuse_unless_on_sale(known.room, known.selling, skus)
+
+
+def refuse_unless_on_sale(room: shapes.Room, selling: Mapping[str, str], skus: list[str]) -> None:
+    """Refuse what this room does not sell now; `selling` tells of each SKU: on or visible."""
+    for sku in skus:
+        if sku not in selling:
+            raise Invalid("not_found", "It is not on this shelf.", data={"sku": sku})
+    rooms.refuse_unless_selling(room)
+    for sku in skus:
+        if selling[sku] != "on":
+            raise Refused("not_open", "It is shown, not sold.", data={"sku": sku})

@@ -1,0 +1,97 @@
+"""Commands of the host: the room, its shelf, its pins, prices and stock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from liveroom.commands.calls import Call
+from liveroom.errors import Denied, Invalid
+
+
+async def room_open(call: Call) -> dict[str, Any]:
+    """Make a planned room live."""
+    return {"room": (await call.services.rooms.open(call.room)).builtin()}
+
+
+async def room_close(call: Call) -> dict[str, Any]:
+    """Close a live room for good."""
+    return {"room": (await call.services.rooms.close(call.room)).builtin()}
+
+
+async def room_set(call: Call) -> dict[str, Any]:
+    """Change the title, the stream or who may talk, and how fast."""
+    return {"room": (await call.services.rooms.set(call.room, call.args)).builtin()}
+
+
+async def sale_pause(call: Call) -> dict[str, Any]:
+    """Stop all sales of the room; holds run on, payments go on."""
+    return {"room": (await call.services.rooms.pause(call.room, paused=True)).builtin()}
+
+
+async def sale_resume(call: Call) -> dict[str, Any]:
+    """Sell again."""
+    return {"room": (await call.services.rooms.pause(call.room, paused=False)).builtin()}
+
+
+async def shelf_put(call: Call) -> dict[str, Any]:
+    """Put a product on the shelf, or move, show or hide it there."""
+    shelf = await call.services.rooms.put(
+        call.room, call.args.product, position=call.args.position, state=call.args.state
+    )
+    return {"shelf": [product.builtin() for product in shelf]}
+
+
+async def shelf_remove(call: Call) -> dict[str, Any]:
+    """Take a product off the shelf, and its pin with it."""
+    shelf = await call.services.rooms.take(call.room, call.args.product)
+    return {"shelf": [product.builtin() for product in shelf]}
+
+
+async def product_pin(call: Call) -> dict[str, Any]:
+    """Show a product of the shelf to everybody; at most three at once."""
+    product = await call.services.rooms.pin(call.room, call.args.product)
+    return {"product": product.builtin()}
+
+
+async def product_unpin(call: Call) -> dict[str, Any]:
+    """Take one pin down, or all."""
+    product = call.args.product
+    if product is None:
+        await call.services.rooms.unpin_all(call.room)
+        return {}
+    shown = await call.services.catalog.product(product)
+    await call.services.rooms.unpin(call.room, product)
+    return {"product": shown.builtin()}
+
+
+async def price_set(call: Call) -> dict[str, Any]:
+    """Change the price of a SKU of the shelf: in SQL, at the gate, then on the screens."""
+    await _own_sku(call)
+    sku = await call.services.rooms.set_price(call.args.sku, call.args.price_minor)
+    await call.services.inventory.set_price(sku.id, sku.price_minor)
+    await call.services.rooms.tell_price(sku.id)
+    return {"sku": sku.builtin()}
+
+
+async def stock_restock(call: Call) -> dict[str, Any]:
+    """Add units that came in; what is left then."""
+    await _own_sku(call)
+    sku = call.args.sku
+    stock = await call.services.inventory.restock(
+        sku, call.args.qty, call.operation, call.member.id
+    )
+    return {"stock": {"sku": sku, **stock.builtin()}}
+
+
+async def _own_sku(call: Call) -> None:
+    """`not_found` off the shelf; `forbidden` for the goods of a shop that is not the room's.
+
+    A host selects other shops' products to sell, never to reprice or restock them.
+    """
+    known = await call.services.rooms.facts(call.room)
+    sku, shop = call.args.sku, known.room.shop
+    product = next((p for p in known.shelf for s in p.skus if s.id == sku), None)
+    if product is None:
+        raise Invalid("not_found", "It is not on this shelf.", data={"sku": sku})
+    if shop is not None and product.shop != shop and not call.member.runs(product.shop):
+        raise Denied("forbidden", "This SKU belongs to another shop.")
