@@ -29,7 +29,6 @@ Client = Redis
 LUA: Final = Path(__file__).parent / "lua"
 COMMAND_TIMEOUT_S: Final = 1.5
 CONNECTIONS_MAX: Final = 32
-BATCH_CALLS_MAX: Final = 1000
 REDIS_VERSION_MIN: Final = 7
 
 # First words of error replies that pass by themselves (redis.io/docs, "Error replies").
