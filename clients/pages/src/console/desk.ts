@@ -1,0 +1,236 @@
+/** The host's desk: who is at it, what was done last, and the sums that only a host may see. */
+import { http, type LiveroomError, type Order, type Product } from "@liveroom/client";
+import { computed, effect, type Signal, signal } from "@preact/signals";
+import { type Live, liveRoom, roomOfPath, tokenOfFragment } from "../live/live.ts";
+import { toast } from "../parts/toasts.tsx";
+import { errorWords, t } from "../words/language.ts";
+
+const UNDO_MS = 5000;
+const SUMS_EVERY_MS = 1500;
+const SUMS_AT_ONCE = 4;
+const ORDERS_EVERY_MS = 4000;
+const ORDER_PAGES_MAX = 10;
+
+export const roomId = roomOfPath();
+const KEPT = `liveroom.console.${roomId}`;
+
+const given = tokenOfFragment();
+if (given) sessionStorage.setItem(KEPT, given);
+
+export const token = signal(sessionStorage.getItem(KEPT));
+export const api = http("", () => token.value);
+/** Why the desk was left: the words for the sign-in form. */
+export const turnedAway = signal<string | null>(null);
+/** The room, once somebody with a token sits down. */
+export const desk: Signal<Live | null> = signal(null);
+
+export function sitDown(value: string): void {
+  sessionStorage.setItem(KEPT, value);
+  token.value = value;
+  turnedAway.value = null;
+  const live = liveRoom(roomId, value);
+  desk.value = live;
+  live.room.on("joined", () => {
+    const roles = live.room.you?.roles ?? [];
+    if (!roles.includes("admin") && !roles.includes(`host:${roomId}`)) leave(t("host.notHost"));
+  });
+  live.room.on("status", (status) => {
+    if (status === "closed" && live.room.why) leave(errorWords(live.room.why));
+  });
+}
+
+function leave(why: string): void {
+  sessionStorage.removeItem(KEPT);
+  const live = desk.value;
+  desk.value = null;
+  turnedAway.value = why;
+  live?.room.close();
+}
+
+// ── doing, and taking back ──
+
+interface Done {
+  undo: () => void;
+  until: number;
+}
+
+let last: Done | null = null;
+
+/** Say what was done; for five seconds it can be taken back by the toast or by Z. */
+function did(text: string, undo: () => void): void {
+  const done: Done = { undo: () => {}, until: Date.now() + UNDO_MS };
+  const end = toast(text, () => done.undo());
+  done.undo = () => {
+    end();
+    if (last === done) last = null;
+    undo();
+  };
+  last = done;
+}
+
+export function undoLast(): void {
+  if (last && last.until > Date.now()) last.undo();
+}
+
+const say = (error: LiveroomError) => toast(errorWords(error));
+
+/** Do it, and say so where it fails. */
+export const tryTo = (act: Promise<unknown>): Promise<void> =>
+  act.then(
+    () => {},
+    (error) => {
+      say(error);
+    },
+  );
+
+export async function pin(live: Live, product: Product): Promise<void> {
+  await live.room.send("product.pin", { product: product.id });
+  did(t("host.pinned", { title: product.title }), () => tryTo(unpinOne(live, product)));
+}
+
+const unpinOne = (live: Live, product: Product) =>
+  live.room.send("product.unpin", { product: product.id });
+
+export async function unpin(live: Live, products: Product[]): Promise<void> {
+  for (const product of products) await unpinOne(live, product);
+  const again = async () => {
+    for (const product of products) await live.room.send("product.pin", { product: product.id });
+  };
+  if (products.length) did(t("host.unpinned"), () => tryTo(again()));
+}
+
+export async function pause(live: Live, paused: boolean): Promise<void> {
+  await live.room.send(paused ? "sale.pause" : "sale.resume", {});
+  did(t(paused ? "host.paused" : "host.resumed"), () =>
+    tryTo(live.room.send(paused ? "sale.resume" : "sale.pause", {})),
+  );
+}
+
+/** Comments that are about to be removed: gone from the desk at once, from the room in 5 s. */
+export const leaving = signal<ReadonlySet<string>>(new Set());
+
+export function removeComment(live: Live, message: string): void {
+  const stays = () => {
+    leaving.value = new Set([...leaving.value].filter((one) => one !== message));
+  };
+  const go = () => {
+    clearTimeout(timer);
+    removeEventListener("pagehide", go);
+    live.room.send("message.remove", { message }).catch((error) => {
+      stays();
+      if (error.code !== "not_found") say(error);
+    });
+  };
+  leaving.value = new Set([...leaving.value, message]);
+  const timer = setTimeout(go, UNDO_MS);
+  addEventListener("pagehide", go);
+  did(t("host.removed"), () => {
+    clearTimeout(timer);
+    removeEventListener("pagehide", go);
+    stays();
+  });
+}
+
+// ── sums ──
+
+export interface Sums {
+  total: number;
+  sold: number;
+}
+
+interface Ledger {
+  pools: { initial: number; adjusted: number; sold: number }[];
+}
+
+/** Total and sold of each SKU, as its ledger has them; missing where the host may not see. */
+export const sums = signal<Record<string, Sums>>({});
+
+/** Sold, held and left of SKUs: what is neither sold nor on sale is held. */
+export function threeParts(live: Live, skus: string[]): Sums & { held: number; left: number } {
+  const parts = { total: 0, sold: 0, held: 0, left: 0 };
+  for (const sku of skus) {
+    const left = live.$stock.value[sku]?.left ?? 0;
+    const { total, sold } = sums.value[sku] ?? { total: left, sold: 0 };
+    parts.left += left;
+    parts.sold += sold;
+    parts.held += Math.max(0, total - sold - left);
+    parts.total += Math.max(total, sold + left);
+  }
+  return parts;
+}
+
+function keepSums(live: Live): () => void {
+  const asked = new Map<string, number>();
+  const stale = () =>
+    Object.entries(live.$stock.value)
+      .filter(([sku, stock]) => asked.get(sku) !== stock.v)
+      .slice(0, SUMS_AT_ONCE);
+  const read = async (sku: string, v: number) => {
+    asked.set(sku, v);
+    const ledger = await api.get<Ledger>(`/v1/skus/${encodeURIComponent(sku)}/ledger?limit=1`);
+    const add = (of: (pool: Ledger["pools"][number]) => number) =>
+      ledger.pools.reduce((sum, pool) => sum + of(pool), 0);
+    const total = add((pool) => pool.initial + pool.adjusted);
+    sums.value = { ...sums.value, [sku]: { total, sold: add((pool) => pool.sold) } };
+  };
+  const timer = setInterval(() => {
+    if (document.hidden) return;
+    for (const [sku, { v }] of stale()) {
+      read(sku, v).catch((error: LiveroomError) => {
+        if (error.retry) asked.delete(sku); // Where it is not ours to see, it is not asked again.
+      });
+    }
+  }, SUMS_EVERY_MS);
+  return () => clearInterval(timer);
+}
+
+/** The room's orders by id, as far as this host may see them. */
+export const orders = signal<Record<string, Order>>({});
+export const paidMinor = computed(() =>
+  Object.values(orders.value)
+    .filter((order) => order.state === "paid")
+    .reduce((sum, order) => sum + order.total_minor, 0),
+);
+export const currency = computed(() => Object.values(orders.value)[0]?.currency ?? "CNY");
+
+const SETTLED = new Set(["paid", "expired", "cancelled", "refunded"]);
+
+/** Read the newest pages of orders, until a page holds nothing that could have changed. */
+async function readOrders(): Promise<void> {
+  let after: string | null = null;
+  for (let pages = 0; pages < ORDER_PAGES_MAX; pages++) {
+    const query = new URLSearchParams({ room: roomId, limit: "100", ...(after ? { after } : {}) });
+    const page: { items: Order[]; next: string | null } = await api.get(`/v1/orders?${query}`);
+    const known = orders.value;
+    orders.value = { ...known, ...Object.fromEntries(page.items.map((one) => [one.id, one])) };
+    after = page.next;
+    if (!after || page.items.every((one) => SETTLED.has(known[one.id]?.state ?? ""))) return;
+  }
+}
+
+function keepOrders(): () => void {
+  let reading = false;
+  const timer = setInterval(() => {
+    if (reading || document.hidden) return;
+    reading = true;
+    readOrders()
+      .catch((error: LiveroomError) => {
+        if (!error.retry) clearInterval(timer);
+      })
+      .finally(() => {
+        reading = false;
+      });
+  }, ORDERS_EVERY_MS);
+  return () => clearInterval(timer);
+}
+
+effect(() => {
+  const live = desk.value;
+  if (!live) return;
+  const ends = [keepSums(live), keepOrders()];
+  return () => {
+    for (const end of ends) end();
+  };
+});
+
+if (token.value) sitDown(token.value);

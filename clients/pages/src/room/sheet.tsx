@@ -1,0 +1,45 @@
+/** The sheet from below: one at a time, closed by Escape, by the dark around it, or its cross. */
+import { useEffect, useRef } from "preact/hooks";
+import { CloseMark } from "../parts/marks.tsx";
+import { t } from "../words/language.ts";
+import { Bag } from "./bag.tsx";
+import { Buy } from "./buy.tsx";
+import { OrderSheet } from "./order.tsx";
+import { sheet } from "./show.ts";
+import { SignIn } from "./sign-in.tsx";
+
+export { Bag };
+
+const close = () => {
+  sheet.value = null;
+};
+
+export function Sheet() {
+  const box = useRef<HTMLDialogElement>(null);
+  const now = sheet.value;
+  useEffect(() => {
+    if (now && !box.current?.open) box.current?.showModal();
+    if (!now && box.current?.open) box.current.close();
+  }, [now]);
+  return (
+    <dialog
+      ref={box}
+      class="sheet"
+      aria-labelledby={now?.kind === "bag" ? `tab-${now.tab}` : "sheet-title"}
+      onClose={close}
+      onClick={(event) => event.target === box.current && close()}
+    >
+      {now && (
+        <div class="inside">
+          <button type="button" class="round cross" onClick={close} aria-label={t("app.close")}>
+            <CloseMark />
+          </button>
+          {now.kind === "bag" && <Bag now={now.tab} />}
+          {now.kind === "product" && <Buy key={now.id} id={now.id} />}
+          {now.kind === "order" && <OrderSheet key={now.id} id={now.id} />}
+          {now.kind === "sign-in" && <SignIn then={now.then} />}
+        </div>
+      )}
+    </dialog>
+  );
+}

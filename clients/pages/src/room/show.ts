@@ -1,0 +1,155 @@
+/** What this page is doing: the room, who is watching it, and which sheet is open. */
+import { ConnectionLost, http, LiveroomError, newId, type Order } from "@liveroom/client";
+import { computed, signal } from "@preact/signals";
+import { liveRoom, roomOfPath, tokenOfFragment } from "../live/live.ts";
+import { toast } from "../parts/toasts.tsx";
+import { clock, errorWords, money, t } from "../words/language.ts";
+
+const TOKEN = "liveroom.token";
+const FOLLOWED = "liveroom.followed";
+
+export type Tab = "shelf" | "cart" | "orders";
+type Sheet =
+  | { kind: "bag"; tab: Tab }
+  | { kind: "product"; id: string }
+  | { kind: "order"; id: string }
+  | { kind: "sign-in"; then: () => void };
+
+const given = tokenOfFragment();
+if (given) localStorage.setItem(TOKEN, given);
+
+export const show = liveRoom(roomOfPath(), localStorage.getItem(TOKEN));
+export const api = http("", () => localStorage.getItem(TOKEN));
+
+export const sheet = signal<Sheet | null>(null);
+/** The bag's tab where the bag always stands (wide screens). */
+export const tab = signal<Tab>("shelf");
+
+const widely = matchMedia("(min-width: 900px)");
+export const wide = signal(widely.matches);
+widely.onchange = () => {
+  wide.value = widely.matches;
+};
+
+/** A member has a token; a guest is asked for a name before buying. */
+export const signedIn = signal(localStorage.getItem(TOKEN) !== null);
+export const onAir = computed(() => show.$pinned.value.at(-1));
+export const open = computed(() => show.status.value === "open");
+export const selling = computed(() => {
+  const room = show.$room.value;
+  return room?.state === "live" && !room.paused;
+});
+export const inBag = computed(
+  () => show.$cart.value?.lines.reduce((sum, line) => sum + line.qty, 0) ?? 0,
+);
+export const orders = computed(() =>
+  Object.values(show.$orders.value).sort((a, b) => b.placed_at - a.placed_at),
+);
+
+// A token that has ended must not lock its owner out: the show goes on as a guest.
+show.room.on("status", (status) => {
+  const code = status === "closed" ? show.room.why?.code : null;
+  if (code !== "token_expired" && code !== "unauthenticated") return;
+  localStorage.removeItem(TOKEN);
+  signedIn.value = false;
+  show.room.signIn(null);
+  toast(t("you.ended"));
+});
+
+show.room.on("hold.expired", ({ data }) => {
+  toast(t("bag.gone", { title: titleOf(data.hold.sku) }));
+});
+
+show.room.on("hold.placed", ({ data }) => {
+  const lines = show.$cart.value?.lines ?? [];
+  const known = lines.some((line) => line.sku === data.hold.sku && line.qty === data.hold.qty);
+  // Added on another device of the same member: the event does not tell the price.
+  if (!known) void show.room.send("cart.show", {}).catch(() => {});
+});
+
+/** A SKU's product title, with the SKU's own name where there are several. */
+export function titleOf(sku: string): string {
+  const product = show.$shelf.value.find((one) => one.skus.some((each) => each.id === sku));
+  const name = product?.skus.find((each) => each.id === sku)?.name;
+  if (!product) return sku;
+  return product.skus.length > 1 && name ? `${product.title} · ${name}` : product.title;
+}
+
+/** The words for a refusal, with the price in force where that is what changed. */
+export function refusal(error: unknown): string {
+  const { price_minor, sku } = (error instanceof LiveroomError ? error.data : {}) as {
+    price_minor?: number;
+    sku?: string;
+  };
+  const product = show.$shelf.value.find((one) => one.skus.some((each) => each.id === sku));
+  return errorWords(error, {
+    price: price_minor === undefined ? "" : money(price_minor, product?.currency),
+  });
+}
+
+/** Become a buyer of the sandbox under this name, then go on with what needed it. */
+export async function becomeBuyer(name: string): Promise<void> {
+  const { token } = await api.post<{ token: string }>("/v1/sandbox/tokens", { name });
+  localStorage.setItem(TOKEN, token);
+  signedIn.value = true;
+  show.room.signIn(token);
+}
+
+/** Do something that needs a member; a guest is asked for a name first. */
+export function asMember(act: () => void): void {
+  if (signedIn.value) act();
+  else sheet.value = { kind: "sign-in", then: act };
+}
+
+/** Buy now. The order's id is ours, so trying again can never buy twice. */
+export async function buyNow(sku: string, qty: number, price_minor: number): Promise<Order> {
+  const order = newId();
+  const placed = await show.room.send("order.place", {
+    order,
+    lines: [{ sku, qty, price_minor }],
+  });
+  return placed.order;
+}
+
+export async function addToCart(sku: string, qty: number, price_minor: number): Promise<void> {
+  const { cart } = await show.room.send("cart.add", { sku, qty, price_minor });
+  const line = cart.lines.find((one) => one.sku === sku);
+  if (line) toast(t("buy.added", { time: clock(line.expires_at - show.room.now()) }));
+}
+
+/** Pay in the sandbox, or have the card declined; resolves once the server has said so. */
+export async function pay(order: Order, button: "succeed" | "fail"): Promise<boolean> {
+  const { payment } = await show.room.send("payment.start", { order: order.id });
+  await api.post(`/v1/sandbox/payments/${payment.id}/${button}`);
+  const { order: after } = await show.room.send("order.show", { order: order.id });
+  return after.state === "paid";
+}
+
+export const followed = signal(localStorage.getItem(FOLLOWED)?.split(" ") ?? []);
+
+export function follow(creator: string): void {
+  asMember(() => {
+    show.room.send("creator.follow", { creator }).then(
+      () => {
+        followed.value = [...new Set([...followed.value, creator])];
+        localStorage.setItem(FOLLOWED, followed.value.join(" "));
+      },
+      (error) => toast(refusal(error)),
+    );
+  });
+}
+
+const HOLD = "liveroom.hold_ms";
+let longestHold = Number(localStorage.getItem(HOLD)) || 0;
+
+/** How much of a hold is still to run, 0 to 1: a hold's length is the longest ever seen. */
+export function holdPart(leftMs: number): number {
+  if (leftMs > longestHold) {
+    longestHold = leftMs;
+    localStorage.setItem(HOLD, String(Math.round(leftMs)));
+  }
+  return longestHold ? leftMs / longestHold : 0;
+}
+
+/** Whether a failure is worth saying: a broken connection says so by itself. */
+export const worthSaying = (error: unknown): boolean => !(error instanceof ConnectionLost);

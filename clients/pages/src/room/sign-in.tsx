@@ -1,0 +1,51 @@
+/** A viewer becomes a buyer with one tap: a name is proposed, the sandbox gives the token. */
+import { useState } from "preact/hooks";
+import { toast } from "../parts/toasts.tsx";
+import { language, t } from "../words/language.ts";
+import { becomeBuyer, refusal, sheet } from "./show.ts";
+
+const NAMES = {
+  en: ["Mia", "Noah", "Ivy", "Leo", "Ada", "Finn", "June", "Otis"],
+  zh: ["小林", "阿月", "知夏", "一诺", "南星", "乐乐", "木木", "小满"],
+};
+
+function proposed(): string {
+  const names = NAMES[language.value];
+  return names[Math.floor(Math.random() * names.length)] as string;
+}
+
+export function SignIn({ then }: { then: () => void }) {
+  const [name, setName] = useState(proposed);
+  const [busy, setBusy] = useState(false);
+  const go = async (event: Event) => {
+    event.preventDefault();
+    setBusy(true);
+    try {
+      await becomeBuyer(name.trim());
+      sheet.value = null;
+      then();
+    } catch (error) {
+      const none = (error as { code?: string }).code === "not_found";
+      toast(none ? t("you.none") : refusal(error));
+      setBusy(false);
+    }
+  };
+  return (
+    <form class="sign-in" onSubmit={go}>
+      <h2 id="sheet-title">{t("you.title")}</h2>
+      <p class="note">{t("you.why")}</p>
+      <input
+        class="field"
+        name="name"
+        maxLength={40}
+        required
+        value={name}
+        aria-label={t("you.name")}
+        onInput={(event) => setName(event.currentTarget.value)}
+      />
+      <button type="submit" class="button buy wide" disabled={busy || !name.trim()}>
+        {t("you.go", { name: name.trim() || "…" })}
+      </button>
+    </form>
+  );
+}
