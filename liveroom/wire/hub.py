@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from liveroom.clock import Clock
@@ -22,21 +22,18 @@ from liveroom.events import Delivery, Event, Position
 from liveroom.wire import codec
 from liveroom.wire.codec import Format
 from liveroom.wire.fanout import TICK_MAX_S
+from liveroom.wire.joining import RESUME_MAX, SNAPSHOT, Missed, join_ok
 from liveroom.wire.live import Counts, LiveRoom, Picture
 from liveroom.wire.outbox import POSITION_LOST, REPLACED, Seat
+from liveroom.wire.repair import NO_LOG, ReadLog, ReadPositions, Repairs
 from liveroom.wire.ring import Encoded
 
 log = logging.getLogger("liveroom.hub")
 
-RESUME_MAX: Final = 1000
 EARLY_MAX: Final = 2000
 LINGER_S: Final = 10.0
 CHECK_EVERY_S: Final = 2.0
-RETRY_S_MAX: Final = 2.0
-NO_LOG: Final = Position("", 0)
-"""Where a room stands that has had no logged event yet."""
 
-ReadLog = Callable[[str, Position, int], Awaitable[Sequence[Event] | None]]
 Own = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
@@ -60,8 +57,6 @@ class Hub:
         unsubscribe: Called once a room has had no seat for a while.
         clock: The server's time, for `time_ms` and for what the hub says by itself.
         node: This node's name, told to joiners.
-        refresh: State events with a room's values now, asked for after the subscription was
-            cut; values that are not newer are dropped.
         member_seats_max: Seats of one member on this node; beyond it the oldest is closed
             4504. 0 means no limit.
     """
@@ -71,12 +66,11 @@ class Hub:
         *,
         log: ReadLog,
         picture: Callable[[str], Awaitable[Picture]],
-        positions: Callable[[list[str]], Awaitable[Mapping[str, Position]]],
+        positions: ReadPositions,
         subscribe: Callable[[str], Awaitable[None]],
         unsubscribe: Callable[[str], Awaitable[None]],
         clock: Clock,
         node: str = "",
-        refresh: Callable[[str], Awaitable[Iterable[Event]]] | None = None,
         tick_max_s: float = TICK_MAX_S,
         ring_max: int = 1024,
         ring_bytes_max: int = 4 * 1024 * 1024,
@@ -89,7 +83,6 @@ class Hub:
         self._positions = positions
         self._subscribe = subscribe
         self._unsubscribe = unsubscribe
-        self._refresh = refresh
         self._clock = clock
         self._node = node
         self._tick_max_s = tick_max_s
@@ -100,7 +93,7 @@ class Hub:
         self._rooms: dict[str, LiveRoom] = {}
         self._opening: dict[str, _Opening] = {}
         self._members: dict[str, tuple[Seat, ...]] = {}
-        self._repairs: dict[LiveRoom, asyncio.Task[None]] = {}
+        self._repairs = Repairs(log=log, positions=positions, live=self._rooms.get, lose=self._lose)
         self._reads: dict[tuple[LiveRoom, int], asyncio.Task[list[Encoded] | None]] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -135,7 +128,7 @@ class Hub:
             "node": self._node,
             "mode": missed.mode,
         }
-        ok = _join_ok(head, live, mine, missed, seat.format)
+        ok = join_ok(head, live, mine, missed, seat.format)
         seat.send([codec.reply_encoded(re, ok, seat.format)])
         early, seat.early = seat.early or [], None
         for frame in early:
@@ -149,7 +142,7 @@ class Hub:
         self.counts.snapshots += missed.events is None
         return missed.mode
 
-    async def _find(self, room: str, since: Position | None) -> tuple[LiveRoom, _Missed]:
+    async def _find(self, room: str, since: Position | None) -> tuple[LiveRoom, Missed]:
         """The live room and what a returner lacks; nothing moves between the two and a reply."""
         for _ in range(3):
             live = await self._open(room)
@@ -181,18 +174,18 @@ class Hub:
         if self._member_seats_max and len(others) >= self._member_seats_max:
             others[0].link.close(REPLACED)
 
-    async def _missed(self, live: LiveRoom, since: Position | None) -> _Missed | None:
+    async def _missed(self, live: LiveRoom, since: Position | None) -> Missed | None:
         """What a returner lacks, from the ring, else the log; None when the room moved on."""
         if since is None or since.epoch != live.epoch:
-            return _SNAPSHOT
+            return SNAPSHOT
         if live.ring.holds(since.seq):
-            return _Missed.of([], since.seq, live)
+            return Missed.of([], since.seq, live)
         task = self._reads.get((live, since.seq))
         if task is None:
             task = self._reads[live, since.seq] = self._spawn(self._read(live, since))
             task.add_done_callback(lambda _: self._reads.pop((live, since.seq), None))
         read = await asyncio.shield(task)
-        return _SNAPSHOT if read is None else _Missed.of(read, since.seq, live)
+        return SNAPSHOT if read is None else Missed.of(read, since.seq, live)
 
     async def _read(self, live: LiveRoom, since: Position) -> list[Encoded] | None:
         """What the log holds after `since`: read and encoded once for all who ask meanwhile."""
@@ -218,11 +211,9 @@ class Hub:
 
     async def _load(self, room: str) -> LiveRoom:
         try:
-            await self._subscribe(room)
-            picture = await self._picture(room)
+            picture = await self._subscribed_picture(room)
         except BaseException:
             self._opening.pop(room, None)
-            self._spawn(self._unsubscribe(room))
             raise
         live = LiveRoom(
             room,
@@ -241,6 +232,14 @@ class Hub:
             self._take(live, live.epoch if epoch is None else epoch, [event])
         live.beat()
         return live
+
+    async def _subscribed_picture(self, room: str) -> Picture:
+        await self._subscribe(room)
+        try:
+            return await self._picture(room)
+        except BaseException:
+            self._spawn(self._unsubscribe(room))
+            raise
 
     def _linger(self, room: str) -> None:
         loop = asyncio.get_running_loop()
@@ -263,9 +262,7 @@ class Hub:
         del self._rooms[live.room]
         self._cancel_linger(live.room)
         live.close()
-        repair = self._repairs.pop(live, None)
-        if repair is not None and repair is not asyncio.current_task():
-            repair.cancel()
+        self._repairs.stop(live)
         self._spawn(self._unsubscribe(live.room))
 
     def rooms(self) -> list[str]:
@@ -297,14 +294,14 @@ class Hub:
 
     def _take(self, live: LiveRoom, epoch: str, events: Sequence[Event]) -> None:
         if not live.follows(epoch):
-            self._repair(live)
+            self._repairs.start(live)
             return
         for event in events:
             if event.delivery is Delivery.DIRECT:
                 self.direct(event)
             elif not live.take(event):
                 self.counts.gaps += 1
-                self._repair(live)
+                self._repairs.start(live)
 
     def state(self, room: str, event: Event) -> None:
         """Take a state event that did not come through the room's own channel."""
@@ -331,11 +328,9 @@ class Hub:
     # --- gaps
 
     def reset(self) -> None:
-        """The subscription was cut: compare every room with its log, and renew its state."""
+        """The subscription was cut: compare every room with its log."""
         for live in list(self._rooms.values()):
-            self._repair(live)
-            if self._refresh is not None:
-                self._spawn(self._renew(live, self._refresh))
+            self._repairs.start(live)
 
     async def check(self) -> None:
         """Compare every live room's position with its log's, in one call."""
@@ -344,16 +339,11 @@ class Hub:
             return
         now = await self._positions(list(before))
         for room, had in before.items():
-            live, is_ = self._rooms.get(room), now.get(room)
+            live, found = self._rooms.get(room), now.get(room, NO_LOG)
             if live is None or live.epoch != had.epoch:
                 continue
-            if (
-                is_ is None
-                or is_.epoch != had.epoch
-                or is_.seq < had.seq
-                or is_.seq > live.ring.last
-            ):
-                self._repair(live)
+            if found.epoch != had.epoch or not had.seq <= found.seq <= live.ring.last:
+                self._repairs.start(live)
 
     async def run(self) -> None:
         """Check every other second, until cancelled: a lost message is found, not waited for."""
@@ -363,52 +353,6 @@ class Hub:
                 await self.check()
             except LiveroomError as error:
                 log.warning("positions cannot be compared: %s", error)
-
-    async def _renew(
-        self, live: LiveRoom, refresh: Callable[[str], Awaitable[Iterable[Event]]]
-    ) -> None:
-        try:
-            for event in await refresh(live.room):
-                live.take(event)
-            live.beat()
-        except LiveroomError as error:
-            log.warning("state of room %s cannot be renewed: %s", live.room, error)
-
-    def _repair(self, live: LiveRoom) -> None:
-        if live not in self._repairs and not self._closed:
-            task = self._repairs[live] = self._spawn(self._fill(live))
-            task.add_done_callback(lambda _: self._repairs.pop(live, None))
-
-    async def _fill(self, live: LiveRoom) -> None:
-        """Bring a room to the end of its log; retried until the store answers."""
-        wait_s = 0.05
-        while self._rooms.get(live.room) is live:
-            try:
-                if await self._filled(live):
-                    return
-                wait_s = 0.05
-            except LiveroomError as error:
-                log.warning("room %s waits for its log: %s", live.room, error)
-                await asyncio.sleep(wait_s * random.uniform(0.5, 1))
-                wait_s = min(RETRY_S_MAX, wait_s * 2)
-
-    async def _filled(self, live: LiveRoom) -> bool:
-        """Take one step towards the log's end; True once it is reached, or the room is reset."""
-        had = live.position
-        now = (await self._positions([live.room])).get(live.room, NO_LOG)
-        if not live.follows(now.epoch) or now.seq < had.seq:
-            self._lose(live)
-            return True
-        if now.seq <= live.ring.last:
-            return True
-        events = await self._log(live.room, live.position, RESUME_MAX + 1)
-        if events is None:
-            self._lose(live)
-            return True
-        for event in events:
-            live.take(event)
-        live.beat()
-        return False
 
     def _lose(self, live: LiveRoom) -> None:
         """The log is another one: every viewer returns for a snapshot, spread over time."""
@@ -439,6 +383,7 @@ class Hub:
     async def close(self) -> None:
         """End every task and timer and forget every room; the connections are closed elsewhere."""
         self._closed = True
+        await self._repairs.close()
         for live in list(self._rooms.values()):
             for seat in list(live.seats):
                 self.leave(seat)
@@ -449,52 +394,3 @@ class Hub:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-
-
-class _Missed:
-    """What a returner lacks and the position after it; `events` None means a snapshot."""
-
-    __slots__ = ("events", "seq")
-
-    def __init__(self, events: Sequence[Encoded] | None, seq: int) -> None:
-        self.events = events
-        self.seq = seq
-
-    @property
-    def mode(self) -> str:
-        """The join's mode on the wire."""
-        return "snapshot" if self.events is None else "resumed"
-
-    @classmethod
-    def of(cls, read: list[Encoded], since: int, live: LiveRoom) -> _Missed | None:
-        """Events read after `since`, completed from the ring up to the flushed end.
-
-        None when the ring has moved past what was read.
-        """
-        seq = read[-1].event.seq or since if read else since
-        if not live.ring.holds(seq) and seq < live.flushed:
-            return None
-        newer = live.ring.after(seq, until=live.flushed) if seq < live.flushed else []
-        if len(read) + len(newer) > RESUME_MAX:
-            return _SNAPSHOT
-        return cls([*read, *newer], max(seq, live.flushed))
-
-
-_SNAPSHOT: Final = _Missed(None, 0)
-
-
-def _join_ok(
-    head: Mapping[str, Any],
-    live: LiveRoom,
-    mine: Mapping[str, Any],
-    missed: _Missed,
-    fmt: Format,
-) -> bytes:
-    """The join's `ok`, put together from what is encoded already and what is the member's."""
-    part = "snapshot" if missed.events is None else "now"
-    shown = codec.put_together([live.common(part, fmt), codec.fields(mine, fmt)], fmt)
-    ok = [codec.fields(head, fmt), codec.field(part, shown, fmt)]
-    if missed.events is not None:
-        events = codec.join([event.to(fmt) for event in missed.events], fmt)
-        ok.append(codec.field("events", events, fmt))
-    return codec.put_together(ok, fmt)
