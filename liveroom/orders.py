@@ -32,7 +32,7 @@ from liveroom.store.database import CommitUnknown, Database, now_ms
 from liveroom.store.ledger import pool_of
 from liveroom.telling import Telling
 
-BATCH_MAX: Final = 64
+BATCH_MAX: Final = 128
 LOOKUPS_MAX: Final = 256
 WAITING_MAX: Final = 20_000
 TRIES_MAX: Final = 4
