@@ -1,0 +1,132 @@
+"""`liveroom bench SCENARIO`: the command line of the load tester.
+
+Exit codes: 0 done, 1 something was lost, doubled, reordered or oversold, or an `--assert` does
+not hold, 2 bad usage.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import cyclopts
+from cyclopts import App, Parameter, validators
+from rich.console import Console
+
+from bench import drop as drop_scenario
+from bench import fanout as fanout_scenario
+from bench.report import BadRule, Report
+from bench.target import Target
+
+DONE, FAILED, BAD_USAGE = 0, 1, 2
+
+Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+Positive = Annotated[float, Parameter(validator=validators.Number(gt=0))]
+
+app = App(
+    name="liveroom bench",
+    help="Load a server and measure it. Each scenario starts its own server unless --url is given.",
+    result_action="return_value",
+)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every scenario takes."""
+
+    url: Annotated[str | None, Parameter(help="A running server; needs --secret.")] = None
+    secret: Annotated[str | None, Parameter(help="That server's secret, for tokens.")] = None
+    workers: Annotated[Count, Parameter(help="Worker processes of our own server.")] = 1
+    server: Annotated[
+        tuple[str, ...],
+        Parameter(help="More flags for our own server, such as --server=--tick-max-ms=50."),
+    ] = ()
+    processes: Annotated[Count, Parameter(help="Load processes.")] = 1
+    json: Annotated[bool, Parameter(help="Print the run as one line of JSON.", negative="")] = False
+    report: Annotated[Path | None, Parameter(help="Write the run as one HTML file.")] = None
+    assert_: Annotated[
+        tuple[str, ...],
+        Parameter(name="--assert", help="A bar that must hold: 'p99_ms<200'. May be repeated."),
+    ] = ()
+
+
+_PLAIN: Final = Options()
+
+
+@app.command
+def fanout(
+    *,
+    options: Options = _PLAIN,
+    viewers: Annotated[Count, Parameter(help="Connected viewers.")] = 1000,
+    rate: Annotated[Positive, Parameter(help="Events a second.")] = 30.0,
+    seconds: Annotated[Positive, Parameter(help="For how long.")] = 20.0,
+    kind: Annotated[Literal["chat", "logged"], Parameter(help="Delivery class.")] = "chat",
+    event_bytes: Annotated[Count, Parameter(help="Length of an event's text.")] = 120,
+) -> int:
+    """N viewers of one room, events at a fixed rate, every viewer checked."""
+    plan = fanout_scenario.Plan(viewers, rate, seconds, kind, event_bytes, options.processes)
+    return _measure(
+        options, lambda target, console: fanout_scenario.run(target, plan, console, _command())
+    )
+
+
+@app.command
+def drop(
+    *,
+    options: Options = _PLAIN,
+    buyers: Annotated[Count, Parameter(help="Connected buyers.")] = 500,
+    units: Annotated[Count, Parameter(help="Units on sale.")] = 2000,
+    rate: Annotated[
+        float | None,
+        Parameter(help="Orders a second, whatever the answers; without it each buyer waits."),
+    ] = None,
+    history: Annotated[Path | None, Parameter(help="Write every call and answer here.")] = None,
+) -> int:
+    """N buyers order one unit at a time until nothing is left; stock and orders are checked."""
+    plan = drop_scenario.Plan(buyers, units, rate, options.processes, history)
+    return _measure(
+        options, lambda target, console: drop_scenario.run(target, plan, console, _command())
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one scenario; its exit code."""
+    try:
+        code = app(list(arguments), print_error=False, exit_on_error=False)
+    except (cyclopts.CycloptsError, BadRule) as error:
+        print(f"liveroom bench: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_USAGE
+    except (RuntimeError, OSError, TimeoutError) as error:
+        print(f"liveroom bench: {error}", file=sys.stderr)
+        return FAILED
+    return DONE if code is None else int(code)
+
+
+def _measure(options: Options, scenario: Callable[[Target, Console], Report]) -> int:
+    if options.url is not None and options.secret is None:
+        print("liveroom bench: --url needs --secret, the server's own", file=sys.stderr)
+        return BAD_USAGE
+    console = Console(stderr=True, highlight=False)
+    flags = (f"--workers={options.workers}", *options.server)
+    with Target(options.url, options.secret, flags) as target:
+        report = scenario(target, console)
+    report.show(console)
+    if options.json:
+        print(report.as_json(), flush=True)
+    if options.report is not None:
+        report.write_html(options.report)
+    failed = report.failing(list(options.assert_))
+    for line in failed:
+        print(f"liveroom bench: {line}", file=sys.stderr)
+    return DONE if report.correct and not failed else FAILED
+
+
+def _command() -> str:
+    """The command as it can be repeated."""
+    words = sys.argv[1:]
+    return shlex.join(["liveroom", "bench", *(words[1:] if words[:1] == ["bench"] else words)])

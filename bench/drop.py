@@ -1,0 +1,280 @@
+"""Flash sale: N connected buyers order one unit at a time until nothing is left.
+
+Closed loop: each buyer sends the next order once the last one is answered. Open arrival
+(`rate`): orders are sent at fixed times, whatever the answers, and latency runs from the time an
+order was meant to be sent. Afterwards the orders on disk are compared with the answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import uuid_utils
+from rich.console import Console
+
+from bench.crew import Boss, Crew
+from bench.latency import Bins
+from bench.report import Report
+from bench.seat import Seat, join
+from bench.target import Target, sign
+
+CONNECTS_AT_ONCE: Final = 50
+RETRY_S: Final = 0.05
+ANSWERS_MAX_S: Final = 60.0
+PAGE: Final = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run does."""
+
+    buyers: int = 500
+    units: int = 2000
+    rate: float | None = None
+    processes: int = 1
+    history: Path | None = None
+
+
+def run(target: Target, plan: Plan, console: Console, command: str) -> Report:
+    """One run against a running server."""
+    room, sku = target.room("drop", stock=plan.units)
+    crew = Crew(work, [_spec(target, plan, room, sku, at) for at in range(plan.processes)], console)
+    try:
+        crew.hear("connecting", plan.buyers)
+        before = target.cpu_s()
+        crew.say(time.monotonic() + 0.5)
+        results = crew.hear("ordering", plan.units)
+        spent = target.spent_since(before)
+    finally:
+        crew.close()
+    if plan.history is not None:
+        _write_history(plan.history, results)
+    acked = [order for one in results for order in one["acked"]]
+    codes = Counter(code for one in results for code in one["codes"])
+    faults = check(target, acked, room, sku, plan.units, sold_out=codes["sold_out"] > 0)
+    return _report(plan, results, command, spent, faults)
+
+
+def _spec(target: Target, plan: Plan, room: str, sku: str, at: int) -> dict[str, Any]:
+    numbers = list(range(at, plan.buyers, plan.processes))
+    rate = None if plan.rate is None else plan.rate / plan.processes
+    return {
+        "url": target.url, "secret": target.secret, "room": room, "sku": sku, "rate": rate,
+        "numbers": numbers, "most": plan.units * 2 // plan.processes + 1,
+    }  # fmt: skip
+
+
+def _report(
+    plan: Plan,
+    results: list[dict[str, Any]],
+    command: str,
+    spent: dict[str, float],
+    faults: dict[str, int],
+) -> Report:
+    acked = [order for one in results for order in one["acked"]]
+    codes = Counter(code for one in results for code in one["codes"])
+    began = min(one["began"] for one in results)
+    # Refusals after the last unit come at another cost: the rate is that of the sale itself.
+    sale_s = max(one["last_ok"] for one in results) - began
+    bins = Bins().merge(Bins(one["bins"]) for one in results)
+    figures: dict[str, Any] = {
+        "buyers": plan.buyers,
+        "units": plan.units,
+        "orders": len(acked),
+        "sold_out": codes["sold_out"],
+        "orders_per_s": round(len(acked) / sale_s) if acked else 0,
+        "sale_s": round(sale_s, 3),
+        **bins.figures(),
+        "bar_ms": round(1500 * plan.buyers * sale_s / max(1, len(acked)), 1),
+        "load_cpu_s": round(sum(one["cpu_s"] for one in results), 2),
+    }
+    if acked:
+        for name, seconds in spent.items():
+            figures[f"{name}_cpu_us_per_order"] = round(seconds / len(acked) * 1e6, 1)
+    faults["unanswered"] = sum(one["unanswered"] for one in results)
+    faults["refused"] = sum(codes.values()) - codes["sold_out"]
+    parameters = {"buyers": plan.buyers, "units": plan.units, "rate": plan.rate}
+    report = Report("drop", command, parameters, figures, faults, bins)
+    report.notes = [f"{count} × {code}" for code, count in codes.items() if code != "sold_out"]
+    return report
+
+
+def check(
+    target: Target, acked: list[str], room: str, sku: str, units: int, *, sold_out: bool
+) -> dict[str, int]:
+    """Compare what was answered with what is on disk: every count must be 0."""
+    listed = _orders(target, room)
+    on_disk = Counter(order["id"] for order in listed)
+    sold = sum(line["qty"] for order in listed for line in order["lines"] if line["sku"] == sku)
+    audit = target.http("GET", "/v1/audit")
+    return {
+        "oversold": max(0, sold - units),
+        "undersold": max(0, units - sold) if sold_out else 0,
+        "lost": len(set(acked) - set(on_disk)),
+        "doubled": sum(count - 1 for count in on_disk.values()) + len(acked) - len(set(acked)),
+        "unacknowledged": len(set(on_disk) - set(acked)),
+        "audit_failures": sum(one["ok"] is False for one in audit["checks"].values()),
+    }
+
+
+def _orders(target: Target, room: str) -> list[dict[str, Any]]:
+    """All orders of the room, from the merchant's list."""
+    found: list[dict[str, Any]] = []
+    after = ""
+    while True:
+        page = target.http("GET", f"/v1/orders?room={room}&limit={PAGE}{after}")
+        found += page["items"]
+        if page["next"] is None:
+            return found
+        after = f"&after={page['next']}"
+
+
+def _write_history(path: Path, results: list[dict[str, Any]]) -> None:
+    """Every call and answer as JSON lines, in time: invoke, ok, fail, info (no answer)."""
+    lines = sorted((line for one in results for line in one["history"]), key=lambda line: line[0])
+    names = ("t", "buyer", "type", "order", "code")
+    with path.open("w") as file:
+        file.writelines(json.dumps(dict(zip(names, line, strict=True))) + "\n" for line in lines)
+
+
+# ── in the load process ───────────────────────────────────────────────────────────────────
+
+
+async def work(spec: dict[str, Any], boss: Boss) -> dict[str, Any]:
+    """One load process: its buyers, from joining to the last answer."""
+    sale = Sale(spec, boss)
+    await sale.connect()
+    start = await boss.go()
+    cpu = time.process_time()
+    if (ahead := start - time.monotonic()) > 0:
+        await asyncio.sleep(ahead)
+    sale.began = time.monotonic()
+    if spec["rate"] is None:
+        await sale.each_in_turn()
+    else:
+        await sale.at_rate(spec["rate"])
+    return sale.result() | {"cpu_s": time.process_time() - cpu}
+
+
+class Sale:
+    """The buyers of one load process and all they were told."""
+
+    def __init__(self, spec: dict[str, Any], boss: Boss) -> None:
+        self._spec = spec
+        self._boss = boss
+        self._seats: list[Seat] = []
+        self._calls: dict[int, tuple[Seat, str, float]] = {}
+        self._last_id = 0
+        self._over = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._closed_loop = spec["rate"] is None
+        self._retrying = 0
+        self.began = self.last_ok = time.monotonic()
+        self.sold_out = False
+        self.acked: list[str] = []
+        self.codes: list[str] = []
+        self.bins = Bins()
+        self.history: list[tuple[float, int, str, str, str | None]] = []
+
+    async def connect(self) -> None:
+        """Seat every buyer."""
+        gate = asyncio.Semaphore(CONNECTS_AT_ONCE)
+
+        async def one(number: int) -> None:
+            token = sign(self._spec["secret"], f"buyer-{number}")
+            async with gate:
+                seat, _ = await join(self._spec["url"], self._spec["room"], number, token)
+            seat.on_frame = self._take
+            self._seats.append(seat)
+            if len(self._seats) % 50 == 0:
+                self._boss.progress(len(self._seats))
+
+        await asyncio.gather(*(one(number) for number in self._spec["numbers"]))
+
+    async def each_in_turn(self) -> None:
+        """Every buyer orders until told that nothing is left."""
+        for seat in self._seats:
+            self._order(seat, time.monotonic())
+        await self._all_answered()
+
+    async def at_rate(self, rate: float) -> None:
+        """Orders at fixed times until nothing is left."""
+        start, number = time.monotonic(), 0
+        while not self.sold_out and number < self._spec["most"]:
+            due = start + number / rate
+            if (ahead := due - time.monotonic()) > 0:
+                await asyncio.sleep(ahead)
+            self._order(self._seats[number % len(self._seats)], due)
+            number += 1
+        await self._all_answered()
+
+    def result(self) -> dict[str, Any]:
+        """What this process has seen."""
+        for seat, order, _ in self._calls.values():
+            self.history.append((time.monotonic(), seat.number, "info", order, None))
+        return {
+            "acked": self.acked, "codes": self.codes, "bins": self.bins.counts,
+            "began": self.began, "last_ok": self.last_ok, "unanswered": len(self._calls),
+            "history": self.history,
+        }  # fmt: skip
+
+    async def _all_answered(self) -> None:
+        try:
+            async with asyncio.timeout(ANSWERS_MAX_S):
+                while self._calls or self._retrying:
+                    self._over.clear()
+                    await self._over.wait()
+        except TimeoutError:
+            return  # what has no answer is counted as a fault
+
+    def _order(self, seat: Seat, due: float, order: str | None = None) -> None:
+        self._last_id += 1
+        order = order or str(uuid_utils.uuid7())
+        self._calls[self._last_id] = (seat, order, due)
+        self.history.append((time.monotonic(), seat.number, "invoke", order, None))
+        lines = f'[{{"sku":"{self._spec["sku"]}","qty":1}}]'
+        seat.send(
+            f'{{"id":{self._last_id},"cmd":"order.place","data":{{"order":"{order}","lines":{lines}}}}}'.encode()
+        )
+
+    def _take(self, _seat: Seat, payload: bytes) -> None:
+        if b'"re":' not in payload:
+            return
+        for message in orjson.loads(payload):
+            if "re" in message:
+                self._answer(message)
+
+    def _answer(self, message: dict[str, Any]) -> None:
+        now = time.monotonic()
+        seat, order, due = self._calls.pop(message["re"])
+        error = message.get("error")
+        code = None if error is None else str(error["code"])
+        self.history.append((now, seat.number, "fail" if error else "ok", order, code))
+        if error is None:
+            self.bins.add((now - due) * 1000)
+            self.acked.append(order)
+            self.last_ok = now
+            if len(self.acked) % 50 == 0:
+                self._boss.progress(len(self.acked))
+        elif error["retry"]:
+            self._retrying += 1
+            self._loop.call_later(RETRY_S, self._again, seat, due, order)
+        else:
+            self.codes.append(code or "")
+            self.sold_out = self.sold_out or code == "sold_out"
+        if error is None and self._closed_loop:
+            self._order(seat, now)
+        if not self._calls:
+            self._over.set()
+
+    def _again(self, seat: Seat, due: float, order: str) -> None:
+        """The same order once more: it has the same id, so it is the same order."""
+        self._retrying -= 1
+        self._order(seat, due, order)

@@ -1,0 +1,147 @@
+"""The load tester in its small forms: it measures a real server, and finds planted faults."""
+
+import json
+import time
+
+import pytest
+
+from bench import cli
+from bench.fanout import Tally
+from bench.latency import Bins
+from bench.report import BadRule, Report
+from bench.seat import Seat
+from bench.target import Target
+
+
+@pytest.fixture(scope="module")
+def there():
+    """The flags that name a server which runs already."""
+    with Target() as target:
+        yield [f"--url={target.url}", f"--secret={target.secret}"]
+
+
+def outcome(capfd):
+    """The JSON line of the last run."""
+    return json.loads(capfd.readouterr().out.splitlines()[-1])
+
+
+def test_fanout_reaches_every_viewer(capfd):
+    """Every viewer gets every event once and in order, and the run says how fast."""
+    words = ["--viewers=12", "--rate=40", "--seconds=1", "--processes=2"]
+    assert cli.main(["fanout", *words, "--json"]) == 0
+    run = outcome(capfd)
+    assert run["correct"]
+    assert run["figures"]["events"] == 40
+    assert run["figures"]["delivered"] == 12 * 40
+    assert run["figures"]["server_cpu_us_per_delivered"] >= 0
+    assert 0 < run["figures"]["p50_ms"] <= run["figures"]["p99_ms"]
+
+
+def test_fanout_checks_logged_events_too(capfd, there):
+    """Logged events are counted by their seq, on a server that runs already."""
+    words = ["--viewers=5", "--rate=40", "--seconds=0.5", "--kind=logged", *there]
+    assert cli.main(["fanout", *words, "--json"]) == 0
+    assert outcome(capfd)["figures"]["delivered"] == 5 * 20
+
+
+def test_drop_sells_every_unit_once(capfd, tmp_path, there):
+    """Buyers get exactly what there is; report, history and bars come with it."""
+    report, history = tmp_path / "out.html", tmp_path / "history.jsonl"
+    words = ["--buyers=10", "--units=60", f"--report={report}", f"--history={history}"]
+    assert cli.main(["drop", *words, *there, "--json", "--assert=orders==60"]) == 0
+    run = outcome(capfd)
+    assert run["faults"] == dict.fromkeys(run["faults"], 0)
+    assert run["figures"]["sold_out"] >= 1
+    said = [json.loads(line) for line in history.read_text().splitlines()]
+    assert sum(one["type"] == "ok" for one in said) == 60
+    assert "drop: nothing lost" in report.read_text()
+
+
+def test_orders_at_a_fixed_rate(capfd, there):
+    """Open arrival: orders are sent on time whatever the answers, until nothing is left."""
+    assert cli.main(["drop", "--buyers=5", "--units=30", "--rate=200", "--json", *there]) == 0
+    assert outcome(capfd)["figures"]["orders"] == 30
+
+
+def test_a_bar_that_does_not_hold_fails_the_command(capfd, there):
+    """`--assert` decides the exit code; one that cannot be read is bad usage."""
+    small = ["fanout", "--viewers=2", "--rate=10", "--seconds=0.5", *there]
+    assert cli.main([*small, "--assert=p99_ms<0.0001"]) == 1
+    assert "does not hold" in capfd.readouterr().err
+    assert cli.main(["fanout", "--viewers=none"]) == 2
+    assert cli.main(["fanout", "--url=http://127.0.0.1:9"]) == 2
+
+
+def test_rules_are_read_strictly():
+    """A rule that names no figure is refused, never passed."""
+    report = Report("fanout", "", {}, {"p99_ms": 12.0}, {"lost": 0}, Bins())
+    assert report.failing(["p99_ms<20", "lost==0"]) == []
+    assert report.failing(["p99_ms <= 11.5"])
+    with pytest.raises(BadRule):
+        report.failing(["p98_ms<20"])
+
+
+def frame(*numbers):
+    sent = f"0 {time.monotonic():.6f} ..."
+    return json.dumps(
+        [{"ev": "message.posted", "n": n, "at": 0, "data": {"text": sent}} for n in numbers]
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("frames", "lost", "doubled"),
+    [
+        ([[1, 2], [3]], 0, 0),
+        ([[1], [3]], 1, 0),
+        ([[1, 2], [2, 3]], 0, 1),
+        ([[2], [1]], 1, 1),
+        ([[1, 3], [4]], 1, 0),
+    ],
+)
+def test_planted_faults_are_found(run, frames, lost, doubled):
+    """A missing event is lost, one that comes again is doubled, for the viewer it happens to."""
+
+    async def story():
+        tally, seat = Tally("message.posted", "n"), Seat(b"", 0)
+        seat.expected = 1
+        for numbers in frames:
+            tally.take(seat, frame(*numbers))
+        tally.count_all()
+        assert (tally.lost, tally.doubled) == (lost, doubled)
+        assert tally.bins.total == sum(len(numbers) for numbers in frames)
+
+    run(story())
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 7, 130, 131, 200])
+def test_frames_are_cut_right_wherever_the_bytes_are_torn(run, cut):
+    """Payloads of every length form come out whole, however the network tears them."""
+    payloads = [b"a" * 3, b"b" * 126, b"c" * 70_000, b""]
+    heads = [b"\x81\x03", b"\x82\x7e\x00\x7e", b"\x81\x7f" + (70_000).to_bytes(8, "big"), b"\x81\0"]
+    opened = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+    stream = opened + b"".join(h + p for h, p in zip(heads, payloads, strict=True))
+
+    async def story():
+        seat, got = Seat(b"", 0), []
+        seat.on_frame = lambda _seat, payload: got.append(payload)
+        for at in range(0, len(stream), cut):
+            seat.data_received(stream[at : at + cut])
+        assert got == payloads
+
+    if cut < 100:
+        stream = opened + b"".join(h + p for h, p in list(zip(heads, payloads, strict=True))[:2])
+        payloads = payloads[:2]
+    run(story())
+
+
+def test_percentiles_are_within_a_percent():
+    """Bins are narrow at every size, and merging loses nothing."""
+    one, other = Bins(), Bins()
+    for ms in range(1, 501):
+        one.add(ms)
+        other.add(ms + 500)
+    both = one.merge([other])
+    assert both.total == 1000
+    for percent, ms in ((50, 500), (90, 900), (99, 990)):
+        assert both.percentile(percent) == pytest.approx(ms, rel=0.011)
+    assert Bins().percentile(50) is None
