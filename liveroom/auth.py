@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import OrderedDict
 from typing import Any, Final
 
 import jwt
@@ -22,6 +23,8 @@ from liveroom.text import clean_name
 TOKEN_BYTES_MAX: Final = 8192
 ROLES_MAX: Final = 64
 LEEWAY_S: Final = 10
+KNOWN_MAX: Final = 10_000
+"""How many tokens of ours are remembered as good: a herd returns with the tokens it had."""
 ASYMMETRIC: Final = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA")
 
 _ROLE = re.compile(r"^(admin|(merchant|host|moderator):[A-Za-z0-9_.\-]{1,64})$")
@@ -82,13 +85,18 @@ class Auth:
     ) -> None:
         self._secret = secret.encode() if isinstance(secret, str) else secret
         self._jwks = jwt.PyJWKClient(jwks_url, timeout=3) if jwks_url else None
+        self._known: OrderedDict[str, Member] = OrderedDict()
         self._issuer = issuer
         self._audience = audience
 
     async def read(self, token: object) -> Member:
         """The member a token speaks for; `unauthenticated` or `token_expired` otherwise."""
+        known = self._known.get(token) if isinstance(token, str) else None
+        if known is not None and not known.expired(int(time.time() * 1000)):
+            return known
         try:
-            return _member(await self._claims(_compact(token)))
+            text = _compact(token)
+            member = _member(await self._claims(text))
         except jwt.ExpiredSignatureError:
             raise Denied("token_expired") from None
         except jwt.PyJWKClientConnectionError as fault:
@@ -96,6 +104,11 @@ class Auth:
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             # What exactly is wrong with a token helps only those who forge them.
             raise Denied("unauthenticated", "The token cannot be read.") from None
+        if self._jwks is None:  # our own secret does not change; keys of others may be withdrawn
+            self._known[text] = member
+            while len(self._known) > KNOWN_MAX:
+                self._known.popitem(last=False)
+        return member
 
     def guest(self, name: str | None = None) -> Member:
         """Somebody without a token, under an id made for this visit."""
@@ -111,7 +124,7 @@ class Auth:
         return jwt.encode(claims, self._secret, algorithm="HS256")
 
     async def _claims(self, token: str) -> dict[str, Any]:
-        if jwt.get_unverified_header(token).get("alg") == "HS256":
+        if self._jwks is None or jwt.get_unverified_header(token).get("alg") == "HS256":
             return self._decode(token, self._secret, ["HS256"])
         key = await asyncio.to_thread(self._public_key, token)
         return self._decode(token, key, list(ASYMMETRIC))

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
+import threading
 import time
 import warnings
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import jwt
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import RSAAlgorithm
 
 from liveroom.auth import LEEWAY_S, Auth, Member, valid_role
-from liveroom.errors import Denied
+from liveroom.errors import Denied, Unavailable
 
 SECRET = "a secret of the house that is long enough"
 
@@ -94,6 +101,22 @@ def test_token_past_its_end_is_expired(run):
     assert refusal.value.code == "token_expired"
 
 
+def test_token_that_was_read_before_still_ends(run):
+    """A token remembered as good is good until its end and no longer."""
+    auth = Auth(SECRET)
+    soon = signed(exp=int(time.time()) - LEEWAY_S + 1)
+
+    async def story():
+        assert await auth.read(soon) == await auth.read(soon)
+        auth._known[soon] = msgspec.structs.replace(auth._known[soon], expires_at=1)
+        fresh = signed(exp=int(time.time()) - LEEWAY_S - 5)
+        auth._known[fresh] = auth._known[soon]
+        with pytest.raises(Denied, match="token_expired"):
+            await auth.read(fresh)
+
+    run(story())
+
+
 def test_unknown_roles_give_nothing(run):
     """A role we do not know is passed over: it gives no right and breaks no token."""
     member = run(Auth(SECRET).read(signed(roles=["root", "host:", "ADMIN", 7, "host:r1"])))
@@ -135,3 +158,58 @@ def test_guests_differ_and_their_names_are_cleaned():
 def test_roles_of_the_contract_are_valid(role):
     """The contract names four kinds of role."""
     assert valid_role(role)
+
+
+@pytest.fixture
+def jwks():
+    """A sign-in service with one RSA key: its key and its URL."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    public = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "k1", "alg": "RS256"}
+
+    class Keys(BaseHTTPRequestHandler):
+        def do_GET(self):
+            content = json.dumps({"keys": [public]}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Keys) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield key, f"http://127.0.0.1:{server.server_port}/jwks.json"
+        server.shutdown()
+        thread.join()
+
+
+def test_keys_of_a_sign_in_service_sign_tokens(run, jwks):
+    """With a JWKS its keys sign, and a public key is never taken for a secret."""
+    key, url = jwks
+    auth = Auth(SECRET, jwks_url=url)
+    good = jwt.encode(claims(), key, algorithm="RS256", headers={"kid": "k1"})
+    assert run(auth.read(good)).id == "u1"
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    head = part({"alg": "HS256", "typ": "JWT", "kid": "k1"})
+    body = part(claims(roles=["admin"]))
+    mac = hmac.new(pem, f"{head}.{body}".encode(), hashlib.sha256).digest()
+    confused = f"{head}.{body}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+    stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    for forged in (
+        confused,
+        jwt.encode(claims(), stranger, algorithm="RS256", headers={"kid": "k1"}),
+        jwt.encode(claims(), key, algorithm="RS256", headers={"kid": "k2"}),
+        jwt.encode(claims(), key, algorithm="RS256"),
+    ):
+        with pytest.raises(Denied, match="unauthenticated"):
+            run(auth.read(forged))
+
+
+def test_sign_in_service_that_is_away_is_no_forgery(run):
+    """When the keys cannot be fetched, the answer is to try again, not to sign in anew."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    token = jwt.encode(claims(), key, algorithm="RS256", headers={"kid": "k1"})
+    with pytest.raises(Unavailable, match="store_down"):
+        run(Auth(SECRET, jwks_url="http://127.0.0.1:1/jwks.json").read(token))
