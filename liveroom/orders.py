@@ -98,7 +98,7 @@ class Orders:
         """Answer what was asked so far, and tell of it."""
         await self._placing.close()
         await self._lookups.close()
-        await self._telling.close()
+        await self._telling.all_told()
 
     # ── placing ───────────────────────────────────────────────────────────────────────────
 
@@ -310,6 +310,7 @@ class Orders:
         """
         begun = await self._db.write(lambda conn: closing.begin_cancelling(conn, order, buyer))
         await self._settling.finish(begun)
+        await self._telling.all_told()  # who cancels to buy again must find the units free
         return await self.show(order, buyer)
 
     async def expire_once(self) -> int:

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 class Telling:
-    """Tells of commits in order, many at once while it is busy. Nobody waits for it."""
+    """Tells of commits in order, many at once while it is busy. Placing does not wait for it."""
 
     def __init__(self, inventory: Inventory, backplane: Backplane) -> None:
         self._inventory = inventory
@@ -35,8 +35,8 @@ class Telling:
         self._batcher = Batcher(self._tell, size_max=BATCH_MAX, waiting_max=WAITING_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def close(self) -> None:
-        """Tell of everything that was committed so far."""
+    async def all_told(self) -> None:
+        """Wait until everything committed so far is told, or left to the sweeper."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 

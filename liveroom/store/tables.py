@@ -202,7 +202,14 @@ ledger = Table(  # every movement of a pool; the sequence has no gap
     Column("why", Text),
     CheckConstraint("available_after >= 0", name="available_after"),
     Index("ix_ledger_order", "order"),
-    Index("uq_ledger_operation", "pool", "operation", unique=True),
+    Index(
+        "uq_ledger_operation",
+        "pool",
+        "operation",
+        unique=True,
+        sqlite_where=text("operation IS NOT NULL"),
+        postgresql_where=text("operation IS NOT NULL"),
+    ),
 )
 void_holds = Table(  # holds that ended unplaced; place refuses them
     "void_holds", metadata, Column("hold", Text, primary_key=True), _ms("at")
@@ -254,7 +261,6 @@ order_lines = Table(
     Column("restocked", Integer, nullable=False, default=0),
     CheckConstraint("qty > 0", name="qty"),
     CheckConstraint("restocked >= 0 AND restocked <= qty", name="restocked"),
-    Index("ix_order_lines_pool", "pool"),
 )
 payments = Table(
     "payments",

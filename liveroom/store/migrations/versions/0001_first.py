@@ -285,7 +285,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("pool", "seq", name=op.f("pk_ledger")),
     )
     op.create_index("ix_ledger_order", "ledger", ["order"], unique=False)
-    op.create_index("uq_ledger_operation", "ledger", ["pool", "operation"], unique=True)
+    op.create_index(
+        "uq_ledger_operation",
+        "ledger",
+        ["pool", "operation"],
+        unique=True,
+        sqlite_where=sa.text("operation IS NOT NULL"),
+        postgresql_where=sa.text("operation IS NOT NULL"),
+    )
     op.create_table(
         "order_lines",
         sa.Column("order", sa.Text(), nullable=False),
@@ -306,7 +313,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("order", "line", name=op.f("pk_order_lines")),
         sa.UniqueConstraint("hold", name=op.f("uq_order_lines_hold")),
     )
-    op.create_index("ix_order_lines_pool", "order_lines", ["pool"], unique=False)
     op.create_table(
         "refunds",
         sa.Column("id", sa.Text(), nullable=False),
