@@ -22,7 +22,13 @@ def configure(level: str, form: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                # The default draws every local of every frame: seconds in which nobody is served.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
         if plain
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
