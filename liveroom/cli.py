@@ -21,7 +21,7 @@ from cyclopts import App, Parameter, validators
 from cyclopts.config import Env, Toml
 from rich.console import Console
 
-from liveroom import __version__, logs, server, settings, supervisor
+from liveroom import __version__, logs, settings, stores, supervisor
 from liveroom.auth import Auth
 from liveroom.errors import LiveroomError
 from liveroom.settings import Settings
@@ -105,7 +105,7 @@ def audit(
 ) -> int:
     """Check every invariant of stock, orders and money; may run beside a live server."""
     used = _quiet(chosen)
-    report = asyncio.run(server.audit(used))
+    report = asyncio.run(stores.audit(used))
     if json:
         print(dumps(report))
     else:
@@ -146,7 +146,7 @@ def export(
     room: Annotated[str | None, Parameter(help="Of this room alone.")] = None,
 ) -> None:
     """Write orders as CSV to standard output."""
-    asyncio.run(server.export_orders(_quiet(chosen), room, sys.stdout))
+    asyncio.run(stores.export_orders(_quiet(chosen), room, sys.stdout))
 
 
 config = App(name="config", help="Make, check or show the settings.")
@@ -185,7 +185,7 @@ app.command(db)
 @db.command
 def upgrade(*, chosen: Settings | None = None) -> None:
     """Bring the database's tables up to this version; `serve` does it by itself."""
-    server.upgrade(_quiet(chosen))
+    stores.upgrade(_quiet(chosen))
     print("the database is up to date")
 
 

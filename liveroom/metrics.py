@@ -20,7 +20,6 @@ COUNTERS: Final[dict[str, str]] = {
     "publish_batches": "Calls that published them; many events share one.",
     "events_delivered": "Events written to viewers, one for each viewer.",
     "frames_sent": "Frames written to viewers.",
-    "bytes_sent": "Bytes written to viewers.",
     "gaps_filled": "Times a node read missing events from a room's log.",
     "positions_lost": "Times a node or a viewer had to begin again from a snapshot.",
     "backplane_reconnects": "Times the listening connection was made anew.",
@@ -81,7 +80,6 @@ class Counters:
     publish_batches: int
     events_delivered: int
     frames_sent: int
-    bytes_sent: int
     gaps_filled: int
     positions_lost: int
     backplane_reconnects: int
@@ -104,6 +102,7 @@ class Counters:
         for name, (bounds, _) in HISTOGRAMS.items():
             setattr(self, name, Histogram(bounds))
         self.gauges: dict[str, Callable[[], float]] = {}
+        self.counted_elsewhere: dict[str, Callable[[], int]] = {}
 
     def count(self, name: str, label: str, by: int = 1) -> None:
         """Add to a labelled counter. Labels come from our own tables, never from clients."""
@@ -115,6 +114,16 @@ class Counters:
         """Read this gauge of `GAUGES` by calling `read` at each scrape."""
         ensure(name in GAUGES, f"{name} is no gauge")
         self.gauges[name] = read
+
+    def follow(self, name: str, read: Callable[[], int]) -> None:
+        """Take this counter of `COUNTERS` from where it is counted, at each scrape."""
+        ensure(name in COUNTERS, f"{name} is no counter")
+        self.counted_elsewhere[name] = read
+
+    def value(self, name: str) -> int:
+        """A counter of `COUNTERS` at this moment."""
+        read = self.counted_elsewhere.get(name)
+        return read() if read is not None else int(getattr(self, name))
 
     def exposition(self) -> bytes:
         """Everything as Prometheus text, version 0.0.4."""
@@ -131,7 +140,7 @@ class _Reading(Collector):
         """Every metric with the values of this moment."""
         counters = self._counters
         for name, about in COUNTERS.items():
-            yield CounterMetricFamily(f"liveroom_{name}", about, value=getattr(counters, name))
+            yield CounterMetricFamily(f"liveroom_{name}", about, value=counters.value(name))
         for name, (label, about) in LABELLED.items():
             family = CounterMetricFamily(f"liveroom_{name}", about, labels=[label])
             for value, count in getattr(counters, name).items():

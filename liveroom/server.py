@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
-from pathlib import Path
-from typing import IO, Any, Final, NamedTuple, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
 
 import structlog
 from starlette.types import ASGIApp
 
-from liveroom import audit as audits
-from liveroom import exports
 from liveroom.auth import Auth
 from liveroom.cart import Carts
 from liveroom.catalog import Catalog
@@ -27,10 +21,9 @@ from liveroom.chores import Chores
 from liveroom.clock import ServerClock
 from liveroom.commands import Services
 from liveroom.creators import Creators
-from liveroom.errors import LiveroomError, Unavailable
+from liveroom.errors import LiveroomError
 from liveroom.events import Event
 from liveroom.ids import new_id
-from liveroom.inventory import Inventory
 from liveroom.metrics import counters
 from liveroom.moderation import Moderation, SlowMode
 from liveroom.onair import BEAT_S, OnAir
@@ -38,10 +31,10 @@ from liveroom.orders import Orders
 from liveroom.outbox import Outbox
 from liveroom.payments import PaymentProvider, Payments, Sandbox
 from liveroom.rooms import Rooms
-from liveroom.settings import BadSetting, Settings, limit_ms
-from liveroom.store import ledger, runs, scripts
-from liveroom.store.backplane import Backplane, Batch
-from liveroom.store.database import Database
+from liveroom.settings import Settings, limit_ms
+from liveroom.store import scripts
+from liveroom.store.backplane import Batch
+from liveroom.stores import Stores, audit_of, backplane_of, measure, open_database, stock_of
 from liveroom.sweeper import Sweeper
 from liveroom.web.app import Web, build
 from liveroom.wire.door import Door, Limits
@@ -55,136 +48,6 @@ READY_MAX_S: Final = 2.0
 log = structlog.get_logger(__name__)
 
 
-class Stores(NamedTuple):
-    """The two stores, opened, and the time by which both are read."""
-
-    database: Database
-    client: scripts.Client
-    clock: ServerClock
-
-
-# ── what one process does for all, before the first worker and after the last ─────────────
-
-
-def upgrade(settings: Settings) -> None:
-    """Bring the tables up to this release; `store_down` where the database is away."""
-    database = _database(settings)
-    database.upgrade()
-    asyncio.run(database.close())
-
-
-async def prepare(settings: Settings) -> None:
-    """Make the stores ready before the port opens: tables, stock, and the rooms' logs.
-
-    What a planned stop left is taken over; otherwise stock is rebuilt from SQL. Raises
-    `store_down`, or `StoreUnfit` for a Redis that may not be used.
-    """
-    async with _stores(settings) as stores:
-        stores.database.upgrade()
-        await scripts.check_policy(stores.client)
-        await _measure(stores)
-        inventory = _inventory(settings, stores)
-        left = await stores.database.write(runs.take)
-        await inventory.start()
-        await inventory.close()
-        fence = await stores.database.read(lambda conn: ledger.fence(conn, 0))
-        if left is not None and left.fence == fence.epoch:
-            await _backplane(settings, stores).adopt(left.run)
-
-
-async def leave_marks(settings: Settings) -> None:
-    """Leave the stock and the rooms' logs to the next start; nothing serves any more."""
-    async with _stores(settings) as stores:
-        try:
-            inventory = _inventory(settings, stores)
-            await inventory.start()
-            run = await scripts.run_id(stores.client)
-            fence = await stores.database.read(lambda conn: ledger.fence(conn, 0))
-            await inventory.planned_stop()
-            left = runs.Left(run=run, fence=fence.epoch)
-            await stores.database.write(lambda conn: runs.leave(conn, left))
-        except Unavailable as away:
-            log.warning("stopped_without_marks", code=away.code)
-
-
-async def audit(settings: Settings) -> dict[str, Any]:
-    """The report of every sum; without a Redis that answers, SQL is checked alone."""
-    _must_exist(settings)
-    redis_url = settings.redis_url
-    if redis_url is None and settings.running_redis.is_file():
-        redis_url = settings.running_redis.read_text()
-    if redis_url is None:
-        database = _database(settings)
-        try:
-            return (await audits.audit(database)).builtin()
-        finally:
-            await database.close()
-    async with _stores(replace(settings, redis_url=redis_url)) as stores:
-        return (await _audit(stores.database, _inventory(settings, stores))).builtin()
-
-
-async def _audit(database: Database, inventory: Inventory) -> audits.Report:
-    inspected = None
-    with suppress(Unavailable):  # the report says that the gates were not checked
-        inspected = await inventory.inspect()
-    return await audits.audit(database, inspected)
-
-
-async def export_orders(settings: Settings, room: str | None, out: IO[str]) -> int:
-    """Write orders as CSV (see `exports`); how many lines there were."""
-    _must_exist(settings)
-    database = _database(settings)
-    try:
-        return await database.read(
-            lambda conn: exports.write_orders(conn, out, room=room), patient=True
-        )
-    finally:
-        await database.close()
-
-
-def _must_exist(settings: Settings) -> None:
-    """Refuse to make an empty database where one is to be read."""
-    path = settings.database().removeprefix("sqlite:///")
-    if path.startswith("/") and not Path(path).is_file():
-        raise BadSetting(f"--data: there is no database at {path}")
-
-
-@asynccontextmanager
-async def _stores(settings: Settings) -> AsyncIterator[Stores]:
-    database = _database(settings)
-    client = scripts.connect(settings.redis_url or "")
-    try:
-        yield Stores(database, client, ServerClock())
-    finally:
-        await client.aclose()
-        await database.close()
-
-
-def _database(settings: Settings) -> Database:
-    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Database(settings.database(), lock_path=settings.data / "sqlite.lock")
-
-
-def _inventory(settings: Settings, stores: Stores) -> Inventory:
-    hold_ttl_s = limit_ms(settings.hold_ttl_s) / 1000
-    return Inventory(stores.database, stores.client, stores.clock, hold_ttl_s=hold_ttl_s)
-
-
-def _backplane(settings: Settings, stores: Stores) -> Backplane:
-    subscriber = scripts.connect_subscriber(settings.redis_url or "")
-    return Backplane(stores.client, subscriber, stores.clock)
-
-
-async def _measure(stores: Stores) -> None:
-    """Set the clock by the database's."""
-    asked = time.monotonic()
-    database_ms = await stores.database.now_ms()
-    stores.clock.set(database_ms, asked=asked, answered=time.monotonic())
-
-
-# ── a process that serves ─────────────────────────────────────────────────────────────────
-
-
 class Node:
     """One process's everything: built at once, opened by `start`, closed by `stop`.
 
@@ -195,7 +58,6 @@ class Node:
         self.name = new_id()[-12:]
         self.settings = settings
         self._door = door
-        self._stack = AsyncExitStack()
         self._chores = Chores()
         self._build()
 
@@ -207,12 +69,12 @@ class Node:
     async def start(self) -> None:
         """Open everything this process needs, and begin its chores; raises `store_down`."""
         stores = self._stores
-        await _measure(stores)
+        await measure(stores)
         await self._inventory.start()
         await self._backplane.start(
             self._on_batch, self._on_direct, self._on_stock, self._hub.reset
         )
-        self._chores.every(CLOCK_EVERY_S, "clock", functools.partial(_measure, stores))
+        self._chores.every(CLOCK_EVERY_S, "clock", functools.partial(measure, stores))
         self._chores.every(FENCES_EVERY_S, "fences", self._inventory.check_once)
         self._chores.every(BEAT_S, "beat", self._onair.beat)
         self._chores.every(1.0, "positions", self._hub.run)
@@ -235,12 +97,12 @@ class Node:
 
     def _build(self) -> None:
         settings = self.settings
-        database = _database(settings)
+        database = open_database(settings)
         client = scripts.connect(settings.redis_url or "")
         clock = ServerClock()
         self._stores = stores = Stores(database, client, clock)
-        self._inventory = inventory = _inventory(settings, stores)
-        self._backplane = backplane = _backplane(settings, stores)
+        self._inventory = inventory = stock_of(settings, stores)
+        self._backplane = backplane = backplane_of(settings, stores)
         rooms = Rooms(database, backplane, clock)
         secret = settings.secret or ""
         payments = Payments(database, _providers(settings, secret, clock))
@@ -303,7 +165,7 @@ class Node:
                 services=services,
                 hub=hub,
                 readiness=self._readiness,
-                audit=functools.partial(_audit, database, inventory),
+                audit=functools.partial(audit_of, database, inventory),
                 allowed_origins=settings.allowed_origins,
                 sandbox=settings.sandbox,
                 message_rate_max=settings.message_rate_max,
@@ -311,6 +173,11 @@ class Node:
         )
         counters.gauge("connections", lambda: self._door.connections)
         counters.gauge("rooms", lambda: len(hub.rooms()))
+        counts = hub.counts
+        counters.follow("events_delivered", lambda: counts.events_delivered)
+        counters.follow("frames_sent", lambda: counts.frames_written)
+        counters.follow("gaps_filled", lambda: counts.gaps)
+        counters.follow("positions_lost", lambda: counts.positions_lost + counts.resets)
 
     # ── how what happens finds its way ────────────────────────────────────────────────────
 
@@ -384,14 +251,4 @@ def protocols(door: Door) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol
     return cast("tuple[type[asyncio.Protocol], type[asyncio.Protocol]]", made)
 
 
-__all__ = [
-    "FRAME_BYTES_MAX",
-    "Node",
-    "audit",
-    "export_orders",
-    "leave_marks",
-    "limits",
-    "prepare",
-    "protocols",
-    "upgrade",
-]
+__all__ = ["FRAME_BYTES_MAX", "Node", "limits", "protocols"]

@@ -26,7 +26,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.server import HANDLED_SIGNALS
 from uvicorn.supervisors import multiprocess
 
-from liveroom import logs, server
+from liveroom import logs, server, stores
 from liveroom.errors import Unavailable
 from liveroom.settings import BadSetting, Settings, secret_in
 from liveroom.store.folder import DataFolder, FolderInUse
@@ -49,7 +49,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     """
     logs.configure(settings.log_level, settings.log_format)
     signal.signal(signal.SIGTERM, _leave)
-    with _stores(settings) as resolved, contextlib.closing(_bind(resolved)) as listener:
+    with _owned(settings) as resolved, contextlib.closing(_bind(resolved)) as listener:
         _prepare(resolved)
         config = Config(resolved)
         ready = functools.partial(on_ready, _url(listener))
@@ -58,12 +58,12 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         else:
             Server(config, ready).run([listener])
         if settings.redis_url is None:
-            asyncio.run(server.leave_marks(resolved))
+            asyncio.run(stores.leave_marks(resolved))
 
 
 def _prepare(settings: Settings) -> None:
     try:
-        asyncio.run(server.prepare(settings))
+        asyncio.run(stores.prepare(settings))
     except StoreUnfit as unfit:
         raise BadSetting(f"--redis-url: {unfit}") from unfit
     except Unavailable as away:
@@ -78,7 +78,7 @@ def _leave(_number: int, _frame: object) -> None:
 
 
 @contextlib.contextmanager
-def _stores(settings: Settings) -> Iterator[Settings]:
+def _owned(settings: Settings) -> Iterator[Settings]:
     """The settings with every store and the secret filled in, while this process owns them."""
     with contextlib.ExitStack() as stack:
         redis_url = settings.redis_url

@@ -1,0 +1,158 @@
+"""The stores, opened as the settings say, and what is done with them before and after serving.
+
+One process makes them ready before the first worker starts, and leaves its marks after the
+last one has gone; audits and exports open them beside a live server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import structlog
+
+from liveroom import audit as audits
+from liveroom import exports
+from liveroom.clock import ServerClock
+from liveroom.errors import Unavailable
+from liveroom.inventory import Inventory
+from liveroom.settings import BadSetting, Settings, limit_ms
+from liveroom.store import ledger, runs, scripts
+from liveroom.store.backplane import Backplane
+from liveroom.store.database import Database
+
+log = structlog.get_logger(__name__)
+
+
+class Stores(NamedTuple):
+    """The two stores, opened, and the time by which both are read."""
+
+    database: Database
+    client: scripts.Client
+    clock: ServerClock
+
+
+def upgrade(settings: Settings) -> None:
+    """Bring the tables up to this release; `store_down` where the database is away."""
+    database = open_database(settings)
+    database.upgrade()
+    asyncio.run(database.close())
+
+
+async def prepare(settings: Settings) -> None:
+    """Make the stores ready before the port opens: tables, stock, and the rooms' logs.
+
+    What a planned stop left is taken over; otherwise stock is rebuilt from SQL. Raises
+    `store_down`, or `StoreUnfit` for a Redis that may not be used.
+    """
+    async with opened(settings) as stores:
+        stores.database.upgrade()
+        await scripts.check_policy(stores.client)
+        await measure(stores)
+        inventory = stock_of(settings, stores)
+        left = await stores.database.write(runs.take)
+        await inventory.start()
+        await inventory.close()
+        fence = await stores.database.read(lambda conn: ledger.fence(conn, 0))
+        if left is not None and left.fence == fence.epoch:
+            await backplane_of(settings, stores).adopt(left.run)
+
+
+async def leave_marks(settings: Settings) -> None:
+    """Leave the stock and the rooms' logs to the next start; nothing serves any more."""
+    async with opened(settings) as stores:
+        try:
+            inventory = stock_of(settings, stores)
+            await inventory.start()
+            run = await scripts.run_id(stores.client)
+            fence = await stores.database.read(lambda conn: ledger.fence(conn, 0))
+            await inventory.planned_stop()
+            left = runs.Left(run=run, fence=fence.epoch)
+            await stores.database.write(lambda conn: runs.leave(conn, left))
+        except Unavailable as away:
+            log.warning("stopped_without_marks", code=away.code)
+
+
+async def audit(settings: Settings) -> dict[str, Any]:
+    """The report of every sum; without a Redis that answers, SQL is checked alone."""
+    _must_exist(settings)
+    redis_url = settings.redis_url
+    if redis_url is None and settings.running_redis.is_file():
+        redis_url = settings.running_redis.read_text()
+    if redis_url is None:
+        database = open_database(settings)
+        try:
+            return (await audits.audit(database)).builtin()
+        finally:
+            await database.close()
+    async with opened(replace(settings, redis_url=redis_url)) as stores:
+        return (await audit_of(stores.database, stock_of(settings, stores))).builtin()
+
+
+async def audit_of(database: Database, inventory: Inventory) -> audits.Report:
+    """The report of SQL, and of the gates where they can be inspected."""
+    inspected = None
+    with suppress(Unavailable):  # the report says that the gates were not checked
+        inspected = await inventory.inspect()
+    return await audits.audit(database, inspected)
+
+
+async def export_orders(settings: Settings, room: str | None, out: IO[str]) -> int:
+    """Write orders as CSV (see `exports`); how many lines there were."""
+    _must_exist(settings)
+    database = open_database(settings)
+    try:
+        return await database.read(
+            lambda conn: exports.write_orders(conn, out, room=room), patient=True
+        )
+    finally:
+        await database.close()
+
+
+def _must_exist(settings: Settings) -> None:
+    """Refuse to make an empty database where one is to be read."""
+    path = settings.database().removeprefix("sqlite:///")
+    if path.startswith("/") and not Path(path).is_file():
+        raise BadSetting(f"--data: there is no database at {path}")
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Stores]:
+    """The stores of a process that serves nobody, closed in the end."""
+    database = open_database(settings)
+    client = scripts.connect(settings.redis_url or "")
+    try:
+        yield Stores(database, client, ServerClock())
+    finally:
+        await client.aclose()
+        await database.close()
+
+
+def open_database(settings: Settings) -> Database:
+    """The database of these settings; SQLite's folder is made."""
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Database(settings.database(), lock_path=settings.data / "sqlite.lock")
+
+
+def stock_of(settings: Settings, stores: Stores) -> Inventory:
+    """The stock in these stores, not started."""
+    hold_ttl_s = limit_ms(settings.hold_ttl_s) / 1000
+    return Inventory(stores.database, stores.client, stores.clock, hold_ttl_s=hold_ttl_s)
+
+
+def backplane_of(settings: Settings, stores: Stores) -> Backplane:
+    """The backplane over this Redis, not started."""
+    subscriber = scripts.connect_subscriber(settings.redis_url or "")
+    return Backplane(stores.client, subscriber, stores.clock)
+
+
+async def measure(stores: Stores) -> None:
+    """Set the clock by the database's."""
+    asked = time.monotonic()
+    database_ms = await stores.database.now_ms()
+    stores.clock.set(database_ms, asked=asked, answered=time.monotonic())
