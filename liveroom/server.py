@@ -84,6 +84,10 @@ class Node:
         """Take nothing new: `/readyz` answers 503, and so do WebSocket handshakes."""
         self._door.draining = True
 
+    def end_streams(self) -> None:
+        """End the event streams: they are requests that would otherwise never be done."""
+        self._app.state.close_streams()
+
     async def stop(self) -> None:
         """Finish what was begun and close everything, in reverse of how it was opened."""
         await self._sweeper.close()

@@ -189,6 +189,7 @@ class Server(uvicorn.Server):
         """Say so at /readyz for `drain_s`, then close the port, the viewers and the node."""
         self._node.drain()
         await self._wait(self.config.settings.drain_s)
+        self._node.end_streams()
         await super().shutdown(sockets)
         await self._node.stop()
 
