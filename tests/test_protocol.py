@@ -93,9 +93,9 @@ class Served:
 
 
 @contextmanager
-def served(limits: Limits | None = None, **options: Any) -> Iterator[Served]:
+def served(limits: Limits | None = None, app: Any = None, **options: Any) -> Iterator[Served]:
     """A uvicorn server with our protocols on a free port, in a thread of its own."""
-    door, app = Door(limits or Limits()), Echo()
+    door, app = Door(limits or Limits()), app or Echo()
     http, websocket = protocols(door)
     config = uvicorn.Config(
         app,
@@ -131,7 +131,8 @@ def served(limits: Limits | None = None, **options: Any) -> Iterator[Served]:
         until(lambda: server.started)
         yield running
     finally:
-        app.may_answer.set()
+        if isinstance(app, Echo):
+            app.may_answer.set()
         server.should_exit = True
         thread.join(10)
         listener.close()

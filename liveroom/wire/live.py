@@ -24,6 +24,7 @@ from liveroom.wire.outbox import AWAY, POSITION_LOST, Seat
 from liveroom.wire.ring import Encoded, Ring
 
 SAMPLED_EVERY_S: Final = 1.0
+FRAME_BYTES_MAX: Final = 64 * 1024
 
 
 class Picture(Protocol):
@@ -197,14 +198,16 @@ class LiveRoom:
 
     def _start(self, now_s: float) -> None:
         """Fix what this beat carries and who gets it, and write the first slice."""
-        logged, self._waiting = self._waiting, []
+        logged = self._next_logged()
         crew, viewers = self._chat.take(self.picture.chat_per_s_max, now_s)
         self._mark_before, self._mark = self._mark, self._state.mark
         state = self._state.take()
         for encoded in (*crew, *logged, *state):
             self.picture.apply(encoded.event)
         self._cached.clear()
-        self._before, self.flushed = self.flushed, self.ring.last
+        self._before = self.flushed
+        if logged:
+            self.flushed = logged[-1].event.seq or self.flushed
         if crew:
             self._n_flushed = crew[-1].event.n or self._n_flushed
         self._watch_sampling()
@@ -213,6 +216,17 @@ class LiveRoom:
         self._began_s = now_s
         self._flush = Flush(self._loop, jobs, self._beat, self._flushed)
         self._flush.start()
+
+    def _next_logged(self) -> list[Encoded]:
+        """The logged events of this beat: a bounded frame, so that a viewer's buffer is too."""
+        size = count = 0
+        for encoded in self._waiting:
+            size += len(encoded.to(Format.JSON))
+            if count and size > FRAME_BYTES_MAX:
+                break
+            count += 1
+        logged, self._waiting = self._waiting[:count], self._waiting[count:]
+        return logged
 
     def _jobs(self, shown: tuple[list[Encoded], list[Encoded]], state: list[Encoded]) -> list[Job]:
         jobs: list[Job] = []

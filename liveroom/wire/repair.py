@@ -46,18 +46,18 @@ class Repairs:
         self._live = live
         self._lose = lose
         self._tasks: dict[LiveRoom, asyncio.Task[None]] = {}
+        self._asked: set[LiveRoom] = set()
         self._closed = False
 
     def start(self, live: LiveRoom) -> None:
-        """Bring a room to the end of its log; one repair at a time does for all reasons."""
+        """Bring a room to the end of its log; asked for during a repair, it looks once more."""
+        self._asked.add(live)
         if live not in self._tasks and not self._closed:
-            task = asyncio.create_task(self._fill(live), name=f"repair {live.room}")
-            self._tasks[live] = task
-            task.add_done_callback(lambda _: self._tasks.pop(live, None))
+            self._tasks[live] = asyncio.create_task(self._run(live), name=f"repair {live.room}")
 
     def stop(self, live: LiveRoom) -> None:
         """End a room's repair; one that is losing its room right now ends by itself."""
-        task = self._tasks.get(live)
+        task = self._tasks.pop(live, None)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
 
@@ -69,11 +69,19 @@ class Repairs:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _run(self, live: LiveRoom) -> None:
+        try:
+            await self._fill(live)
+        finally:  # here and in no callback: whoever asks from now on starts a new repair
+            self._tasks.pop(live, None)
+            self._asked.discard(live)
+
     async def _fill(self, live: LiveRoom) -> None:
         wait_s = RETRY_S_MIN
         while self._live(live.room) is live:
+            self._asked.discard(live)
             try:
-                if await self._filled(live):
+                if await self._filled(live) and live not in self._asked:
                     return
                 wait_s = RETRY_S_MIN
             except LiveroomError as error:
