@@ -16,17 +16,8 @@ end
 local PARKED_MAX = 256
 local limited, missing = {}, {}
 
--- Holds that this call has not looked at are read together.
-local function read_missing(ids)
-  local unread = {}
-  for _, id in ipairs(ids) do
-    if holds[id] == nil then unread[#unread + 1] = id end
-  end
-  read_holds(unread)
-end
-
 local function apply(g, to, after, ids)
-  read_missing(ids)
+  read_holds(ids)
   for _, id in ipairs(ids) do
     local h = get_hold(id)
     if h then end_hold(h) end

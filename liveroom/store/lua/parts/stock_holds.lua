@@ -3,7 +3,12 @@ local holds, known, carts, holding, recounted = {}, {}, {}, {}, {}
 local was, changed = {}, {} -- the state each hold was read in; the ids that must be written
 local opened = 0
 
-local function read_holds(ids)
+-- Read those of the holds that this call has not looked at.
+local function read_holds(wanted)
+  local ids = {}
+  for _, id in ipairs(wanted) do
+    if holds[id] == nil then ids[#ids + 1] = id end
+  end
   for from = 1, #ids, 1000 do
     local to = math.min(from + 999, #ids)
     for i, packed in ipairs(redis.call('HMGET', holds_key, unpack(ids, from, to))) do

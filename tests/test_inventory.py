@@ -1,0 +1,656 @@
+"""The inventory on real stores: against a plain model, over restarts, wipes and rebuilds."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from model import Model, ModelHold, ModelPool
+from shopfloor import stock_a_shop
+from sqlalchemy import select, update
+
+from liveroom.audit import audit
+from liveroom.bookkeeping import Move, move_stock
+from liveroom.clock import ServerClock
+from liveroom.deciding import Wish
+from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
+from liveroom.inventory import Hold, HoldLineRequest, HoldRequest, Inventory, Told
+from liveroom.placing import place_batch
+from liveroom.shapes import Order
+from liveroom.store import keys, ledger, scripts, tables
+from liveroom.store.database import Database, now_ms
+
+STOCK = {"s1": 6, "s2": 3}
+LIMITS = {"s2": 2}
+BUYERS = ["ann", "bob"]
+
+
+def line(sku: str, qty: int = 1, price: int | None = None) -> HoldLineRequest:
+    return HoldLineRequest(pool=f"sku:{sku}", sku=sku, qty=qty, price_minor=price)
+
+
+def wanted(key: str, *lines: HoldLineRequest, buyer="ann", kind="placing", again=True):
+    return HoldRequest(buyer=buyer, room="r1", key=key, lines=lines, kind=kind, again=again)
+
+
+def place(conn, order: str, holds: list[Hold]):
+    wish = Wish(
+        order=order, buyer=holds[0].buyer, room="r1", content="c", buy_now=True, holds=holds
+    )
+    return place_batch(conn, [wish], 60_000)
+
+
+def cancel(conn, order: str) -> list[Told]:
+    """What ORDERS does when an order ends unpaid, in short."""
+    lines = conn.execute(select(tables.order_lines).filter_by(order=order)).all()
+    buyer = conn.execute(select(tables.orders.c.buyer).filter_by(id=order)).scalar_one()
+    moves = [Move(row.pool, "release", order, reserved=-row.qty) for row in lines]
+    told = move_stock(conn, now_ms(conn), moves)
+    taken = tables.buyer_taken
+    for row in lines:
+        mine = update(taken).where(taken.c.pool == row.pool, taken.c.buyer == buyer)
+        conn.execute(mine.values(units=taken.c.units - row.qty))
+    conn.execute(update(tables.orders).filter_by(id=order).values(state="cancelled"))
+    return told
+
+
+@asynccontextmanager
+async def opened(db: Database, redis_url: str, **options):
+    """A node's inventory over a stocked shop; the shop is stocked by whoever comes first."""
+    client = scripts.connect(redis_url)
+    node = Inventory(db, client, ServerClock(), **({"hold_ttl_s": 60} | options))
+    if not await db.read(lambda conn: conn.execute(select(tables.skus)).first()):
+        await db.write(lambda conn: stock_a_shop(conn, STOCK, LIMITS))
+    await node.start()
+    yield node
+    await node.close()
+    await client.aclose()
+
+
+async def audited(db: Database, node: Inventory) -> None:
+    report = await audit(db, await node.inspect())
+    assert report.ok, report
+
+
+async def flush(redis_url: str) -> None:
+    client = scripts.connect(redis_url)
+    await client.flushall()
+    await client.aclose()
+
+
+async def code_of(call) -> str:
+    with pytest.raises(LiveroomError) as refusal:
+        await call
+    return refusal.value.code
+
+
+async def outcome(call):
+    """What the call answers, or its refusal."""
+    try:
+        return await call
+    except LiveroomError as refusal:
+        return refusal
+
+
+# ── the model ─────────────────────────────────────────────────────────────────────────────
+
+
+class Selling(RuleBasedStateMachine):
+    """Two nodes on one Redis and one SQL; the holds of `hasty` are due the moment they are made."""
+
+    redis_url = ""
+    schema = Path()
+    holds = Bundle("holds")
+    orders = Bundle("orders")
+    untold = Bundle("untold")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = Path(tempfile.mkdtemp())
+        shutil.copy(self.schema, self.folder / "db")
+        self.db = Database(f"sqlite:///{self.folder}/db", lock_path=self.folder / "lock")
+        self.client = scripts.connect(self.redis_url)
+        self.count = 0
+        # Whose limit Redis may count too high, until it has been told everything in order.
+        self.behind: set[str] = set()
+        self.model = Model(
+            {f"sku:{sku}": ModelPool(units, LIMITS.get(sku)) for sku, units in STOCK.items()}
+        )
+        self.do(self.begin())
+
+    def do(self, coroutine):
+        return self.runner.run(coroutine)
+
+    async def begin(self) -> None:
+        await self.client.flushall()
+        await self.db.write(lambda conn: stock_a_shop(conn, STOCK, LIMITS))
+        self.node = Inventory(self.db, self.client, ServerClock(), hold_ttl_s=60, placing_ms=60_000)
+        self.hasty = Inventory(self.db, self.client, ServerClock(), hold_ttl_s=0, placing_ms=0)
+        await self.node.start()
+        await self.hasty.start()
+
+    def teardown(self) -> None:
+        async def end() -> None:
+            await self.node.close()
+            await self.hasty.close()
+            await self.client.aclose()
+            await self.db.close()
+
+        self.do(end())
+        self.runner.close()
+        shutil.rmtree(self.folder)
+
+    def name(self, kind: str) -> str:
+        self.count += 1
+        return f"{kind}{self.count}"
+
+    @rule(
+        target=holds,
+        buyer=st.sampled_from(BUYERS),
+        lines=st.lists(
+            st.tuples(st.sampled_from(list(STOCK)), st.integers(1, 3)), min_size=1, max_size=3
+        ),
+        hasty=st.booleans(),
+    )
+    def buy(self, buyer, lines, hasty):
+        """Buy now: granted exactly where the limit allows it and every gate has enough."""
+        node = self.hasty if hasty else self.node
+        pools = {}
+        for sku, qty in lines:
+            pools[f"sku:{sku}"] = pools.get(f"sku:{sku}", 0) + qty
+        limited = any(self.model.wanted_beyond_limit(p, buyer, q) for p, q in pools.items())
+        left = self.do(self.node.left(list(pools)))
+        request = wanted(self.name("o"), *(line(sku, qty) for sku, qty in lines), buyer=buyer)
+        holds = self.do(outcome(node.hold(request)))
+        if isinstance(holds, LiveroomError):
+            short = any(left[pool][0] < qty for pool, qty in pools.items())
+            assert limited or short or (buyer in self.behind and holds.code == "limit_reached")
+            return multiple()
+        assert not limited
+        assert {hold.pool: hold.qty for hold in holds} == pools
+        assert all(left[pool][0] >= qty for pool, qty in pools.items())
+        for hold in holds:
+            self.model.holds[hold.id] = ModelHold(hold.pool, buyer, hold.qty, False, hasty)
+        return (request, holds)
+
+    @rule(taken=holds)
+    def buy_again(self, taken):
+        """A repeated request gets the holds it has, or anew what has ended."""
+        request, before = taken
+        if not all(hold.id in self.model.holds for hold in before):
+            return
+        again = self.do(
+            self.node.to_placing(request.buyer, "r1", request.key)
+            if self.model.holds[before[0].id].cart
+            else self.node.hold(request)
+        )
+        assert [hold.id for hold in again] == [hold.id for hold in before]
+
+    @rule(target=untold, taken=consumes(holds))
+    def place(self, taken):
+        """SQL places what is still held, whatever Redis went through; the tell comes later."""
+        request, holds = taken
+        plan = self.do(self.db.write(lambda conn: place(conn, request.key, holds)))
+        open_still = all(hold.id in self.model.holds for hold in holds)
+        assert plan.broken == 0
+        assert isinstance(plan.answers[0], Order) == open_still, plan.answers
+        if not open_still:
+            self.do(self.node.release(plan.ended))
+            for hold in holds:
+                self.model.holds.pop(hold.id, None)
+            return multiple()
+        self.model.place(request.key, [hold.id for hold in holds])
+        self.behind.add(request.buyer)
+        return plan.told
+
+    @rule(told=consumes(untold))
+    def tell(self, told):
+        """Tells arrive in any order."""
+        self.do(self.node.tell(told))
+
+    @rule(told=untold)
+    def tell_twice(self, told):
+        """A tell may be repeated."""
+        self.do(self.hasty.tell([*told, *told]))
+
+    @rule(taken=consumes(holds))
+    def release(self, taken):
+        """A refused order's holds end: they were made void with it."""
+        ids = [hold.id for hold in taken[1]]
+        self.do(self.node.release(ids))
+        for hold in ids:
+            self.model.holds.pop(hold, None)
+
+    @rule(
+        target=holds,
+        buyer=st.sampled_from(BUYERS),
+        sku=st.sampled_from(list(STOCK)),
+        qty=st.integers(1, 2),
+    )
+    def fill_cart_and_check_out(self, buyer, sku, qty):
+        """A cart's hold becomes placing, and may be placed like any other."""
+        order = self.name("o")
+        request = wanted(self.name("c"), line(sku, qty), buyer=buyer, kind="held")
+        added = self.do(outcome(self.node.hold(request)))
+        if isinstance(added, LiveroomError):
+            assert added.code in {"sold_out", "limit_reached", "illegal_transition"}
+            return multiple()
+        holds = self.do(self.node.to_placing(buyer, "r1", order))
+        for hold in holds:
+            self.model.holds[hold.id] = ModelHold(hold.pool, buyer, hold.qty, True, False)
+        return (wanted(order, line(sku, qty), buyer=buyer), holds)
+
+    @rule(
+        target=untold,
+        which=st.randoms(use_true_random=False),
+    )
+    def cancel(self, which):
+        """An order that ends unpaid gives its units back: SQL first."""
+        if not self.model.orders:
+            return multiple()
+        order = which.choice(sorted(self.model.orders))
+        told = self.do(self.db.write(lambda conn: cancel(conn, order)))
+        self.behind.add(self.model.orders[order][0].buyer)
+        self.model.cancel(order)
+        return told
+
+    @rule(sku=st.sampled_from(list(STOCK)), qty=st.integers(1, 3))
+    def restock(self, sku, qty):
+        """Units are added once, however often the operation is repeated."""
+        operation = self.name("r")
+        for _ in range(2):
+            self.do(self.node.restock(sku, qty, operation, "ann"))
+        self.model.pools[f"sku:{sku}"].available += qty
+
+    @rule(sku=st.sampled_from(list(STOCK)), qty=st.integers(1, 3))
+    def reduce(self, sku, qty):
+        """Only what is free at the gate can be taken away."""
+        operation = self.name("a")
+        left = self.do(self.node.left([f"sku:{sku}"]))[f"sku:{sku}"][0]
+        refusal = self.do(outcome(self.node.adjust(sku, -qty, operation, "ann", "lost")))
+        if isinstance(refusal, LiveroomError):
+            assert refusal.data == {"sku": sku, "left": left}
+            assert left < qty
+            return
+        self.do(self.node.adjust(sku, -qty, operation, "ann", "lost"))
+        self.model.pools[f"sku:{sku}"].available -= qty
+
+    @rule()
+    def wipe(self):
+        """Redis forgets everything: holds are lost, nothing else is."""
+        self.do(self.client.flushall())
+        self.do(self.node.left(["sku:s1"]))
+        self.model.holds.clear()
+
+    @rule()
+    def sweep(self):
+        """After a sweep every gate stands where the ledger does, and says what is free."""
+        self.do(self.hasty.sweep_once())
+        self.behind.clear()
+        for hold in [hold for hold, what in self.model.holds.items() if what.due]:
+            del self.model.holds[hold]
+        left = self.do(self.node.left(list(self.model.pools)))
+        assert {p: got[0] for p, got in left.items()} == {p: self.model.free(p) for p in left}
+        self.do(audited(self.db, self.node))
+
+    @invariant()
+    def never_promises_too_much(self):
+        """At every moment a gate offers at most what nobody has."""
+        left = self.do(self.node.left(list(self.model.pools)))
+        for pool, (units, _) in left.items():
+            assert 0 <= units <= self.model.free(pool)
+
+
+def test_the_gates_agree_with_the_model(redis_url, _empty_schema) -> None:  # noqa: PT019
+    """Holds, places, tells, cancels, sweeps and wipes in any order never promise a unit twice."""
+    machine = type("Machine", (Selling,), {"redis_url": redis_url, "schema": _empty_schema})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=25,
+            deadline=None,
+            phases=[Phase.generate],  # shrinking on real stores takes minutes
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+# ── rebuild, restart, planned stop ────────────────────────────────────────────────────────
+
+
+def test_a_wiped_redis_is_rebuilt_by_the_next_call(run, db, redis_url) -> None:
+    """The epoch is raised, v goes on growing, and what SQL has sold stays sold."""
+
+    async def story() -> None:
+        async with opened(db, redis_url) as node:
+            held = await node.hold(wanted("o1", line("s1", 2)))
+            plan = await db.write(lambda conn: place(conn, "o1", held))
+            before = await node.left(["sku:s1"])
+            lost = await node.hold(wanted("o2", line("s1", 1)))
+            await flush(redis_url)
+            [anew] = await node.hold(wanted("o3", line("s1", 4)))
+            after = await node.left(["sku:s1"])
+            assert after["sku:s1"][0] == 0
+            assert after["sku:s1"][1] > before["sku:s1"][1]
+            assert anew.epoch > held[0].epoch
+            await node.tell(plan.told)
+            refused = await db.write(lambda conn: place(conn, "o2", lost))
+            assert refused.answers[0].code == "rebuilding"
+            await audited(db, node)
+
+    run(story())
+
+
+def test_holds_survive_a_planned_stop(run, db, redis_url) -> None:
+    """Matching marks keep holds and carts, even under another run id of Redis."""
+
+    async def story() -> None:
+        async with opened(db, redis_url) as node:
+            [held] = await node.hold(wanted("c1", line("s1", 2), kind="held"))
+            await node.planned_stop()
+            client = scripts.connect(redis_url)
+            await client.hset(keys.stock_fence(0), "run", "as if Redis had been restarted")
+        async with opened(db, redis_url) as node:
+            assert [hold.id for hold in await node.cart("ann", "r1")] == [held.id]
+            assert (await client.hexists(keys.stock_fence(0), "mark")) == 0
+            await audited(db, node)
+            await client.hset(keys.stock_fence(0), "run", "and again, unplanned")
+        async with opened(db, redis_url) as node:
+            assert await node.cart("ann", "r1") == []
+            await audited(db, node)
+        await client.aclose()
+
+    run(story())
+
+
+def test_a_mark_of_one_store_alone_is_worth_nothing(run, db, redis_url) -> None:
+    """A stop that marked only one of the stores is no planned stop."""
+
+    async def story() -> None:
+        async with opened(db, redis_url) as node:
+            await node.hold(wanted("c1", line("s1", 2), kind="held"))
+            await node.planned_stop()
+            await db.write(lambda conn: ledger.set_mark(conn, 0, epoch=2, mark="another"))
+            client = scripts.connect(redis_url)
+            await client.hset(keys.stock_fence(0), "run", "as if Redis had been restarted")
+        async with opened(db, redis_url) as node:
+            assert await node.cart("ann", "r1") == []
+        await client.aclose()
+
+    run(story())
+
+
+def test_a_node_that_lives_on_sells_after_anothers_planned_stop(run, db, redis_url) -> None:
+    """It takes the mark away from both stores before it holds again."""
+
+    async def story() -> None:
+        async with opened(db, redis_url) as one, opened(db, redis_url) as other:
+            await one.planned_stop()
+            await other.hold(wanted("o1", line("s1", 2)))
+            fence = await db.read(lambda conn: ledger.fence(conn, 0))
+            assert fence.mark is None
+
+    run(story())
+
+
+def test_a_rebuild_that_died_is_begun_again(run, db, redis_url) -> None:
+    """An epoch raised in SQL and never opened is raised once more after its time."""
+
+    async def story() -> None:
+        async with opened(db, redis_url) as node:
+            await db.write(lambda conn: ledger.raise_fence(conn, 0, seen=2, to=3))
+            for _ in range(100):
+                if not isinstance(await outcome(node.check_once()), Unavailable):
+                    break
+                await asyncio.sleep(0.05)
+            [hold] = await node.hold(wanted("o1", line("s1")))
+            assert hold.epoch == 4
+
+    run(story())
+
+
+def test_a_lost_key_raises_the_fence(run, db, redis_url) -> None:
+    """With one key of the partition gone nothing is mended in place: everything is rebuilt."""
+
+    async def story() -> None:
+        async with opened(db, redis_url) as node:
+            await node.hold(wanted("c1", line("s1", 2), kind="held"))
+            client = scripts.connect(redis_url)
+            for lost in ("holds", "gates"):
+                epoch = (await db.read(lambda conn: ledger.fence(conn, 0))).epoch
+                await client.delete(f"lr:{{s0}}:{epoch}:{lost}")
+                await node.sweep_once()
+                assert (await node.left(["sku:s1"]))["sku:s1"][0] == 6
+            await client.aclose()
+            await audited(db, node)
+
+    run(story())
+
+
+def test_two_nodes_start_at_once(run, db, redis_url) -> None:
+    """Whoever raised the epoch opens it; the other joins."""
+
+    async def story() -> None:
+        await db.write(lambda conn: stock_a_shop(conn, STOCK, LIMITS))
+        client = scripts.connect(redis_url)
+        nodes = [Inventory(db, client, ServerClock(), hold_ttl_s=60) for _ in range(3)]
+        await asyncio.gather(*(node.start() for node in nodes))
+        for number, node in enumerate(nodes):
+            await node.hold(wanted(f"o{number}", line("s1")))
+        assert await nodes[0].left(["sku:s1"]) == await nodes[1].left(["sku:s1"])
+        for node in nodes:
+            await node.close()
+        await client.aclose()
+
+    run(story())
+
+
+# ── ends, prices, memory, partitions ──────────────────────────────────────────────────────
+
+
+def test_an_expired_cart_hold_is_reported_once(run, db, redis_url) -> None:
+    """Its buyer is told by one sweep, and the units are free."""
+
+    async def story() -> None:
+        async with opened(db, redis_url, hold_ttl_s=0) as node:
+            [hold] = await node.hold(wanted("c1", line("s1", 2), kind="held"))
+            assert [one.id for one in (await node.sweep_once()).expired] == [hold.id]
+            assert (await node.sweep_once()).expired == []
+            assert (await node.left(["sku:s1"]))["sku:s1"][0] == 6
+
+    run(story())
+
+
+def test_a_due_line_gives_way_to_a_new_one(run, db, redis_url) -> None:
+    """Adding to a line that is over its time begins a new one; the old one is still reported."""
+
+    async def story() -> None:
+        async with opened(db, redis_url, hold_ttl_s=0) as hasty, opened(db, redis_url) as node:
+            [old] = await hasty.hold(wanted("c1", line("s1", 2), kind="held"))
+            [new] = await node.hold(wanted("c2", line("s1", 1), kind="held"))
+            assert (new.id != old.id, new.qty) == (True, 1)
+            assert [one.id for one in (await node.sweep_once()).expired] == [old.id]
+
+    run(story())
+
+
+def test_a_checkout_that_died_gives_the_cart_back(run, db, redis_url) -> None:
+    """A placing hold nobody placed is void, and its units return to the cart under a new id."""
+
+    async def story() -> None:
+        async with opened(db, redis_url, placing_ms=0) as node:
+            await node.hold(wanted("c1", line("s1", 2), kind="held"))
+            [hold] = await node.to_placing("ann", "r1", "o1")
+            assert [one.id for one in (await node.sweep_once()).void] == [hold.id]
+            [back] = await node.cart("ann", "r1")
+            assert (back.id != hold.id, back.qty) == (True, 2)
+            plan = await db.write(lambda conn: place(conn, "o1", [hold]))
+            assert plan.answers[0].code == "hold_expired"
+            await audited(db, node)
+
+    run(story())
+
+
+def test_a_placed_hold_that_was_not_told_is_found_in_the_ledger(run, db, redis_url) -> None:
+    """The sweep tells what a killed server did not, and frees nothing that was sold."""
+
+    async def story() -> None:
+        async with opened(db, redis_url, placing_ms=0) as node:
+            held = await node.hold(wanted("o1", line("s1", 2), line("s2", 1)))
+            await db.write(lambda conn: place(conn, "o1", held))
+            assert (await node.sweep_once()).void == []
+            left = await node.left(["sku:s1", "sku:s2"])
+            assert (left["sku:s1"][0], left["sku:s2"][0]) == (4, 2)
+            assert await code_of(node.hold(wanted("o2", line("s2", 2)))) == "limit_reached"
+            await audited(db, node)
+
+    run(story())
+
+
+def test_prices_and_limits_that_missed_their_gate_are_set_by_the_sweep(run, db, redis_url) -> None:
+    """A price committed by a server that was killed reaches the gate by itself."""
+
+    async def story() -> None:
+        async with opened(db, redis_url) as node:
+            sku = update(tables.skus).where(tables.skus.c.id == "s1")
+            await db.write(lambda conn: conn.execute(sku.values(price_minor=99)).rowcount)
+            await node.sweep_once()
+            await node.sweep_once()
+            [hold] = await node.hold(wanted("o1", line("s1")))
+            assert hold.price_minor == 99
+
+    run(story())
+
+
+def test_a_price_set_is_the_price_of_the_next_hold(run, db, redis_url) -> None:
+    """The price when the hold is made is the hold's; another price seen is refused with the new."""
+
+    async def story() -> None:
+        async with opened(db, redis_url) as node:
+            [old] = await node.hold(wanted("o1", line("s1", 1, 250)))
+            await node.set_price("s1", 300)
+            with pytest.raises(Refused) as refusal:
+                await node.hold(wanted("o2", line("s1", 1, 250)))
+            assert refusal.value.data == {"sku": "s1", "price_minor": 300}
+            [new] = await node.hold(wanted("o3", line("s1", 1, 300)))
+            assert (old.price_minor, new.price_minor) == (250, 300)
+
+    run(story())
+
+
+def test_a_limit_set_later_counts_what_was_ordered_before(run, db, redis_url) -> None:
+    """Orders placed while there was no limit count for it."""
+
+    async def story() -> None:
+        async with opened(db, redis_url) as node:
+            held = await node.hold(wanted("o1", line("s1", 2)))
+            plan = await db.write(lambda conn: place(conn, "o1", held))
+            await node.tell(plan.told)
+            await node.set_limit("s1", 2)
+            assert await code_of(node.hold(wanted("o2", line("s1")))) == "limit_reached"
+            await node.set_limit("s1", None)
+            await node.hold(wanted("o2", line("s1")))
+
+    run(story())
+
+
+def test_a_new_sku_needs_nobody_to_open_its_gate(run, db, redis_url) -> None:
+    """Whoever first asks for it makes the gate from SQL; what is not in SQL is not found."""
+
+    async def story() -> None:
+        async with opened(db, redis_url) as node:
+
+            def add(conn) -> None:
+                row = {"id": "s9", "product": "p1", "position": 9, "price_minor": 5}
+                conn.execute(tables.skus.insert(), row)
+                ledger.create_pool(conn, sku="s9", initial=3)
+
+            await db.write(add)
+            [hold] = await node.hold(wanted("o1", line("s9", 3)))
+            assert hold.price_minor == 5
+            assert await code_of(node.hold(wanted("o2", line("nope")))) == "not_found"
+            assert list(await node.left(["sku:nope", "sku:s9"])) == ["sku:s9"]
+
+    run(story())
+
+
+def test_sold_out_is_remembered_for_a_moment(run, db, redis_url) -> None:
+    """A storm after the last unit costs one call; a retry marked `again` always asks."""
+
+    async def story() -> None:
+        now = [0.0]
+        async with opened(db, redis_url, monotonic=lambda: now[0]) as node:
+            await node.adjust("s1", -6, "a1", "h", "gone")
+            assert await code_of(node.hold(wanted("o1", line("s1"), again=False))) == "sold_out"
+            client = scripts.connect(redis_url)
+            await client.config_resetstat()
+            storm = [node.hold(wanted(f"x{n}", line("s1"), again=False)) for n in range(500)]
+            refusals = await asyncio.gather(*storm, return_exceptions=True)
+            assert {refusal.code for refusal in refusals} == {"sold_out"}
+            assert "cmdstat_evalsha" not in await client.info("commandstats")
+            await node.restock("s1", 1, "r1", "h")
+            assert await code_of(node.hold(wanted("o2", line("s1"), again=False))) == "sold_out"
+            await node.hold(wanted("o3", line("s1")))
+            await client.aclose()
+            now[0] += 0.3
+            [again] = await node.hold(wanted("o3", line("s1"), again=False))
+            assert again.qty == 1
+
+    run(story())
+
+
+def test_a_request_over_partitions_is_all_or_nothing(run, db, redis_url) -> None:
+    """What was held in one partition ends when another refuses."""
+
+    async def story() -> None:
+        async with opened(db, redis_url, partitions=8) as node:
+            assert ledger.partition_of("s1", 8) != ledger.partition_of("s2", 8)
+            held = await node.hold(wanted("o1", line("s1", 2), line("s2", 2)))
+            assert len(held) == 2
+            assert await code_of(node.hold(wanted("o2", line("s1"), line("s2", 2)))) in {
+                "sold_out",
+                "limit_reached",
+            }
+            left = await node.left(["sku:s1", "sku:s2"])
+            assert (left["sku:s1"][0], left["sku:s2"][0]) == (4, 1)
+            await node.hold(wanted("c1", line("s1"), kind="held", buyer="bob"))
+            await node.hold(wanted("c2", line("s2"), kind="held", buyer="bob"))
+            assert len(await node.to_placing("bob", "r1", "o3")) == 2
+            plan = await db.write(lambda conn: place(conn, "o1", held))
+            await node.tell(plan.told)
+            await audited(db, node)
+
+    run(story())
+
+
+def test_an_operation_that_did_something_else_is_refused(run, db, redis_url) -> None:
+    """The same operation id with another number is `id_reused`."""
+
+    async def story() -> None:
+        async with opened(db, redis_url) as node:
+            await node.restock("s1", 2, "r1", "h")
+            with pytest.raises(Invalid, match="id_reused"):
+                await node.restock("s1", 3, "r1", "h")
+            page = await node.ledger("s1", after=None, limit=10)
+            assert [row["adjusted"] for row in page.items] == [2]
+            assert page.pools[0]["available"] == 8
+
+    run(story())
