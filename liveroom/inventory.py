@@ -10,15 +10,12 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, TypeVar
-
-import msgspec
-import structlog
+from typing import Final
 
 from liveroom import shapes
 from liveroom.batching import Batcher
 from liveroom.clock import Clock
-from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable, ensure, error
+from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable, ensure
 from liveroom.store import ledger
 from liveroom.store.database import Database
 from liveroom.store.fences import Fences
@@ -30,7 +27,6 @@ from liveroom.store.gates import (
     HoldRow,
     Inspection,
     Left,
-    LineRow,
     NotHeld,
     Range,
     RequestRow,
@@ -38,83 +34,28 @@ from liveroom.store.gates import (
     hold_id,
     part_of,
 )
+from liveroom.store.holds import (
+    Hold,
+    HoldLineRequest,
+    HoldRequest,
+    Swept,
+    Told,
+    by_partition,
+    refusal,
+)
 from liveroom.store.memory import SoldOutMemory
 from liveroom.store.scripts import Client
 from liveroom.store.sweep import Sweep
 
-T = TypeVar("T")
 _Answer = tuple[int, Granted | NotHeld]
+
+__all__ = ["Hold", "HoldLineRequest", "HoldRequest", "Inventory", "Swept", "Told"]
 
 BATCH_MAX: Final = 64
 WAITING_MAX: Final = 20_000
 HOLD_TRIES: Final = 3
 DROPS_MAX: Final = 10_000
 SKEW_MS: Final = 50
-
-log = structlog.get_logger()
-
-
-class HoldLineRequest(msgspec.Struct, kw_only=True):
-    """So many units of one pool, at the price the buyer saw (None: whatever it is)."""
-
-    pool: str
-    sku: str
-    qty: int
-    drop: str | None = None
-    price_minor: int | None = None
-
-
-class HoldRequest(msgspec.Struct, kw_only=True):
-    """All these lines for one buyer in one room, or none.
-
-    `key` makes it happen once while its holds are open: the order's id for "placing" (buy
-    now), the cart operation's for "held". `again` marks a buyer's retry, which is never
-    answered from memory.
-    """
-
-    buyer: str
-    room: str
-    key: str
-    lines: Sequence[HoldLineRequest]
-    kind: str
-    again: bool = False
-
-
-class Hold(msgspec.Struct, kw_only=True):
-    """Units of one pool that nobody else can have until `due`.
-
-    For "held", `due` is when it expires, in milliseconds on the house's clock; "placing" ones
-    must be placed by then. Only SQL may place a hold, and only under its fence `epoch`.
-    """
-
-    id: str
-    pool: str
-    sku: str
-    buyer: str
-    room: str
-    qty: int
-    price_minor: int
-    state: str
-    due: int
-    epoch: int
-    drop: str | None = None
-
-
-class Told(msgspec.Struct, kw_only=True):
-    """What a commit did to a pool: its ledger rows `from_seq` to `to_seq`, which end `holds`."""
-
-    pool: str
-    from_seq: int
-    to_seq: int
-    available_after: int
-    holds: Sequence[str] = ()
-
-
-class Swept(msgspec.Struct):
-    """What a sweep ended: cart holds past their time (their buyers must be told), void ones."""
-
-    expired: list[Hold]
-    void: list[Hold]
 
 
 class Inventory:
@@ -228,7 +169,7 @@ class Inventory:
                 being ordered.
             Unavailable: rebuilding, store_down, overloaded. What was asked may have happened.
         """
-        rows = self._by_partition(request)
+        rows = by_partition(request, self._partitions)
         pools = [line.pool for row in rows.values() for line in row.lines]
         probed = [] if request.again else await self._memory.ask(pools)
         try:
@@ -469,7 +410,7 @@ class Inventory:
             self._memory.remember(answer.pool)
         else:
             self._memory.forget(answer.pool)
-        return _refusal(answer, row)
+        return refusal(answer, row)
 
     async def _open(self, pools: Sequence[str]) -> int:
         """Make gates that are missing; how many of the pools are in SQL."""
@@ -525,41 +466,6 @@ class Inventory:
             parts |= {row.pool: row.partition for row in rows}
         return parts
 
-    def _by_partition(self, request: HoldRequest) -> dict[int, RequestRow]:
-        """The request of each partition; the lines of one pool are one line."""
-        ensure(request.kind in ("held", "placing"), "a hold begins held or placing")
-        lines: dict[str, LineRow] = {}
-        rows: dict[int, RequestRow] = {}
-        for line in request.lines:
-            ensure(line.qty > 0, "a line has units")
-            merged = lines.get(line.pool)
-            if merged is not None:
-                merged.qty += line.qty
-                merged.price = merged.price if line.price_minor is None else line.price_minor
-                continue
-            part = ledger.partition_of(line.sku, self._partitions)
-            row = rows.setdefault(
-                part,
-                RequestRow(
-                    key=f"{request.kind}:{request.key}",
-                    kind=request.kind,
-                    buyer=request.buyer,
-                    room=request.room,
-                    lines=[],
-                ),
-            )
-            lines[line.pool] = LineRow(
-                id=hold_id(part),
-                pool=line.pool,
-                sku=line.sku,
-                qty=line.qty,
-                drop=line.drop,
-                price=line.price_minor,
-            )
-            row.lines.append(lines[line.pool])
-        ensure(rows, "a request has lines")
-        return rows
-
     def _set_skew(self, redis_ms: int) -> None:
         """Deadlines move by the same amount until the two clocks have drifted apart."""
         skew = self._clock.now_ms() - redis_ms
@@ -595,12 +501,3 @@ def _by_part(holds: Iterable[str]) -> dict[int, list[str]]:
     for hold in holds:
         parts[part_of(hold)].append(hold)
     return dict(sorted(parts.items()))
-
-
-def _refusal(answer: NotHeld, row: RequestRow) -> LiveroomError:
-    """The error a word of Lua stands for, about the line it names."""
-    sku = next(line.sku for line in row.lines if line.pool == answer.pool)
-    if answer.word == "busy":
-        return Invalid("illegal_transition", "This line is being ordered.", data={"sku": sku})
-    about = {"sold_out": "left", "price_changed": "price_minor"}.get(answer.word)
-    return error(answer.word, data={"sku": sku} | ({about: answer.number} if about else {}))

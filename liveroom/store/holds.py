@@ -1,0 +1,122 @@
+"""Holds in the words of the house: what is asked for, what is granted, why it is not.
+
+Nothing here does I/O. `liveroom.inventory` hands these out again; services import them there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from liveroom.errors import Invalid, LiveroomError, ensure, error
+from liveroom.store.gates import LineRow, NotHeld, RequestRow, hold_id
+from liveroom.store.ledger import partition_of
+
+
+class HoldLineRequest(msgspec.Struct, kw_only=True):
+    """So many units of one pool, at the price the buyer saw (None: whatever it is)."""
+
+    pool: str
+    sku: str
+    qty: int
+    drop: str | None = None
+    price_minor: int | None = None
+
+
+class HoldRequest(msgspec.Struct, kw_only=True):
+    """All these lines for one buyer in one room, or none.
+
+    `key` makes it happen once while its holds are open: the order's id for "placing" (buy
+    now), the cart operation's for "held". `again` marks a buyer's retry, which is never
+    answered from memory.
+    """
+
+    buyer: str
+    room: str
+    key: str
+    lines: Sequence[HoldLineRequest]
+    kind: str
+    again: bool = False
+
+
+class Hold(msgspec.Struct, kw_only=True):
+    """Units of one pool that nobody else can have until `due`.
+
+    For "held", `due` is when it expires, in milliseconds on the house's clock; "placing" ones
+    must be placed by then. Only SQL may place a hold, and only under its fence `epoch`.
+    """
+
+    id: str
+    pool: str
+    sku: str
+    buyer: str
+    room: str
+    qty: int
+    price_minor: int
+    state: str
+    due: int
+    epoch: int
+    drop: str | None = None
+
+
+class Told(msgspec.Struct, kw_only=True):
+    """What a commit did to a pool: its ledger rows `from_seq` to `to_seq`, which end `holds`."""
+
+    pool: str
+    from_seq: int
+    to_seq: int
+    available_after: int
+    holds: Sequence[str] = ()
+
+
+class Swept(msgspec.Struct):
+    """What a sweep ended: cart holds past their time (their buyers must be told), void ones."""
+
+    expired: list[Hold]
+    void: list[Hold]
+
+
+def by_partition(request: HoldRequest, partitions: int) -> dict[int, RequestRow]:
+    """The request of each partition; the lines of one pool are one line."""
+    ensure(request.kind in ("held", "placing"), "a hold begins held or placing")
+    lines: dict[str, LineRow] = {}
+    rows: dict[int, RequestRow] = {}
+    for line in request.lines:
+        ensure(line.qty > 0, "a line has units")
+        merged = lines.get(line.pool)
+        if merged is not None:
+            merged.qty += line.qty
+            merged.price = merged.price if line.price_minor is None else line.price_minor
+            continue
+        part = partition_of(line.sku, partitions)
+        row = rows.setdefault(
+            part,
+            RequestRow(
+                key=f"{request.kind}:{request.key}",
+                kind=request.kind,
+                buyer=request.buyer,
+                room=request.room,
+                lines=[],
+            ),
+        )
+        lines[line.pool] = LineRow(
+            id=hold_id(part),
+            pool=line.pool,
+            sku=line.sku,
+            qty=line.qty,
+            drop=line.drop,
+            price=line.price_minor,
+        )
+        row.lines.append(lines[line.pool])
+    ensure(rows, "a request has lines")
+    return rows
+
+
+def refusal(answer: NotHeld, row: RequestRow) -> LiveroomError:
+    """The error a word of Lua stands for, about the line it names."""
+    sku = next(line.sku for line in row.lines if line.pool == answer.pool)
+    if answer.word == "busy":
+        return Invalid("illegal_transition", "This line is being ordered.", data={"sku": sku})
+    about = {"sold_out": "left", "price_changed": "price_minor"}.get(answer.word)
+    return error(answer.word, data={"sku": sku} | ({about: answer.number} if about else {}))
