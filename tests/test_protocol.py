@@ -105,10 +105,9 @@ def served(limits: Limits | None = None, app: Any = None, **options: Any) -> Ite
         lifespan="off",
         log_config=None,
         access_log=False,
-        ws_max_size=FRAME_BYTES_MAX,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=5,
-        **{"ws_ping_interval": 25, "ws_ping_timeout": 25} | options,
+        **{"ws_max_size": FRAME_BYTES_MAX, "ws_ping_interval": 25, "ws_ping_timeout": 25} | options,
     )
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
