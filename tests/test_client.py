@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 
+import msgpack
 import orjson
 import pytest
 from websockets.asyncio.server import serve
@@ -40,8 +41,6 @@ class Seat:
     async def read(self):
         frame = await self.socket.recv()
         if self.binary:
-            import msgpack
-
             return msgpack.unpackb(frame)
         return json.loads(frame)
 
@@ -112,7 +111,7 @@ async def room_of(*conversations, **options):
 async def until(fact):
     """Wait until `fact()` holds, at most ten seconds."""
     async with asyncio.timeout(10):
-        while not fact():
+        while not fact():  # noqa: ASYNC110 - a test looks, it is not told
             await asyncio.sleep(0.005)
 
 
@@ -346,7 +345,7 @@ def test_an_unknown_room_is_not_found(run):
         return Response(404, "Not Found", Headers())
 
     async def story():
-        async with serve(lambda socket: None, "127.0.0.1", 0, process_request=refuse) as server:
+        async with serve(lambda _: None, "127.0.0.1", 0, process_request=refuse) as server:
             port = server.sockets[0].getsockname()[1]
             with pytest.raises(Invalid) as refused:
                 await connect(f"ws://127.0.0.1:{port}", "r1").open()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from liveroom.errors import Invalid
+from liveroom.wire import codec
 from liveroom_client.codec import Format, decode, encode
 from liveroom_client.errors import LiveroomError
 from liveroom_client.reconnect import after_close
@@ -113,8 +115,6 @@ def test_client_sends_the_contract(vector):
 @named(CONTRACT)
 def test_server_reads_and_writes_the_contract(vector, client_format):
     """The server reads what the client sends and the client reads what the server sends."""
-    from liveroom.wire import codec
-
     server_format = codec.Format(client_format.value)
     for frame in vector["sent"]:
         command = codec.decode_command(encode(frame, client_format), server_format)
@@ -130,9 +130,6 @@ def test_server_reads_and_writes_the_contract(vector, client_format):
 @named(FRAMES)
 def test_server_refuses_frames_it_cannot_read(vector):
     """A frame that is no `{id, cmd, data}` is bad_frame, with the id where there is one."""
-    from liveroom.errors import Invalid
-    from liveroom.wire import codec
-
     with pytest.raises(Invalid) as refused:
         codec.decode_command(vector["text"], codec.Format.JSON)
     assert refused.value.code == vector["error"]
