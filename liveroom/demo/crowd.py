@@ -102,7 +102,7 @@ class Visitor:
         self._chinese = _is_chinese(name)
         self._acts = [self._talk] * 9 + [self._react] * 8
         if not guest:
-            self._acts += [self._buy] * 2 + [self._fill_cart] * 2
+            self._acts += [self._buy] * 3 + [self._fill_cart] * 3
 
     async def stay(self, for_s: float) -> None:
         """Do something now and then, until it is time to go."""
