@@ -19,6 +19,7 @@ from rich.console import Console
 
 from bench import drop as drop_scenario
 from bench import fanout as fanout_scenario
+from bench import idle as idle_scenario
 from bench.report import BadRule, Report
 from bench.target import Target
 
@@ -91,6 +92,21 @@ def drop(
     plan = drop_scenario.Plan(buyers, units, rate, options.processes, history)
     return _measure(
         options, lambda target, console: drop_scenario.run(target, plan, console, _command())
+    )
+
+
+@app.command
+def idle(
+    *,
+    options: Options = _PLAIN,
+    viewers: Annotated[Count, Parameter(help="Connected viewers.")] = 5000,
+    seconds: Annotated[Positive, Parameter(help="How long they do nothing.")] = 10.0,
+    members: Annotated[bool, Parameter(help="Viewers with tokens.", negative="")] = False,
+) -> int:
+    """N viewers who do nothing: memory of each, CPU to let each in and to keep it."""
+    plan = idle_scenario.Plan(viewers, seconds, members, options.processes)
+    return _measure(
+        options, lambda target, console: idle_scenario.run(target, plan, console, _command())
     )
 
 
