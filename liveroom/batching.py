@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from time import monotonic
+from typing import Final, Generic, TypeVar
 
 from liveroom.errors import Unavailable, ensure
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+PATIENCE_S: Final = 0.5
+"""A batch that ends in `store_down` after longer than this takes what waits behind it along."""
 
 
 class Batcher(Generic[Item, Answer]):
@@ -24,7 +28,8 @@ class Batcher(Generic[Item, Answer]):
     `run` gets 1 to `size_max` items and returns one answer for each, in order; an answer
     that is an exception is raised at its own caller only. When `run` itself raises, every
     caller of that batch gets that error. More than `waiting_max` waiting items are refused
-    with `overloaded`.
+    with `overloaded`. What waits behind a batch that hangs until the store is given up is
+    answered `store_down` with it: a second try would only double everybody's wait.
     """
 
     def __init__(
@@ -64,15 +69,27 @@ class Batcher(Generic[Item, Answer]):
             self._task = None
 
     async def _run_batch(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        began_s = monotonic()
         try:
             answers = await self._run([item for item, _ in batch])
             ensure(len(answers) == len(batch), "a batch must get one answer for each item")
         except Exception as error:  # noqa: BLE001 - handed to every caller, not swallowed
             answers = [error] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
-            if future.done():
-                continue
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
+            _settle(future, answer)
+        if monotonic() - began_s > PATIENCE_S and all(map(_is_away, answers)):
+            while self._waiting:
+                _settle(self._waiting.popleft()[1], Unavailable("store_down"))
+
+
+def _settle(future: asyncio.Future[Answer], answer: Answer | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+def _is_away(answer: object) -> bool:
+    return isinstance(answer, Unavailable) and answer.code == "store_down"

@@ -35,6 +35,7 @@ from liveroom.telling import Telling
 BATCH_MAX: Final = 128
 LOOKUPS_MAX: Final = 256
 WAITING_MAX: Final = 20_000
+ANSWER_MAX_S: Final = 1.9
 TRIES_MAX: Final = 4
 RETRY_FIRST_S: Final = 0.05
 DUE_MAX: Final = 100
@@ -202,10 +203,11 @@ class Orders:
 
     async def _place(self, wishes: Sequence[Wish]) -> Sequence[shapes.Order | Exception]:
         """One group commit. A wish that breaks the batch is tried alone, once, like the rest."""
+        began_s = asyncio.get_running_loop().time()
         try:
             plan = await self._db.write(self._transaction(wishes))
         except CommitUnknown as unknown:
-            return await self._read_back(wishes, unknown)
+            return await self._read_back(wishes, unknown, began_s)
         except Unavailable as away:
             return [away] * len(wishes)
         except Exception:
@@ -220,15 +222,19 @@ class Orders:
         return lambda conn: place_batch(conn, wishes, self._pay_within_ms)
 
     async def _read_back(
-        self, wishes: Sequence[Wish], unknown: CommitUnknown
+        self, wishes: Sequence[Wish], unknown: CommitUnknown, began_s: float
     ) -> Sequence[shapes.Order | Exception]:
         """What SQL has of a batch whose COMMIT was not answered.
 
-        What is not there may still come: it is answered `store_down`, its holds are left to
-        the sweeper, and the same order id will get the truth.
+        What is not there, or not told in time, may still come: it is answered `store_down`,
+        its holds are left to the sweeper, and the same order id will get the truth.
         """
         log.warning("orders.commit_unknown", orders=len(wishes))
-        known = await self._look_up([wish.order for wish in wishes])
+        try:
+            async with asyncio.timeout_at(began_s + ANSWER_MAX_S):
+                known = await self._look_up([wish.order for wish in wishes])
+        except TimeoutError:
+            return [unknown] * len(wishes)
         return [
             unknown if there is None else first_answer(there, wish.buyer, wish.content)
             for wish, there in zip(wishes, known, strict=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from liveroom import batching
 from liveroom.batching import Batcher
 from liveroom.errors import InvariantBroken, Unavailable
 
@@ -95,6 +96,51 @@ def test_a_batch_that_fails_whole_fails_for_each_caller_and_the_next_goes_on() -
         assert await queue.submit(2) == 2
 
     asyncio.run(story())
+
+
+class Away:
+    """A store that answers nothing: the first batch ends in `store_down` when it is let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.go = asyncio.Event()
+
+    async def __call__(self, items: Sequence[int]) -> Sequence[int | Exception]:
+        self.batches.append(list(items))
+        if len(self.batches) > 1:
+            return list(items)
+        await self.go.wait()
+        return [Unavailable("store_down")] * len(items)
+
+
+async def answers_behind_a_store_that_is_away() -> tuple[Away, list[object]]:
+    away = Away()
+    queue = Batcher(away, size_max=10, waiting_max=10)
+    tasks = await submit_all(queue, [1])
+    tasks += await submit_all(queue, [2, 3])
+    away.go.set()
+    return away, [*await asyncio.gather(*tasks, return_exceptions=True), await queue.submit(4)]
+
+
+def test_what_waits_behind_a_hung_store_is_not_kept_for_a_second_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A batch that was given up takes what waits along; what comes later is tried."""
+    monkeypatch.setattr(batching, "PATIENCE_S", -1.0)
+    away, (*gone, last) = asyncio.run(answers_behind_a_store_that_is_away())
+    assert [getattr(answer, "code", answer) for answer in gone] == ["store_down"] * 3
+    assert last == 4
+    assert away.batches == [[1], [4]]
+
+
+def test_a_store_that_fails_at_once_fails_for_nobody_who_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A connection that breaks says nothing about the next one: the next batch is tried."""
+    monkeypatch.setattr(batching, "PATIENCE_S", 60.0)
+    away, answers = asyncio.run(answers_behind_a_store_that_is_away())
+    assert [getattr(answer, "code", answer) for answer in answers] == ["store_down", 2, 3, 4]
+    assert away.batches == [[1], [2, 3], [4]]
 
 
 def test_a_full_queue_refuses_with_overloaded() -> None:
