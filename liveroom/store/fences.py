@@ -116,6 +116,10 @@ class Fences:
                 return epoch, answer
         raise Unavailable("rebuilding")
 
+    def epochs(self) -> dict[int, int]:
+        """The epoch of each partition as this node knows it; all that is older is worth nothing."""
+        return dict(self._epochs)
+
     async def raise_again(self, part: int) -> None:
         """Rebuild a partition whose gates cannot be right."""
         await self._mend(part, self._epochs[part], Lost("gates ahead of their ledger"))
@@ -238,7 +242,8 @@ class Fences:
         del self._failed[part]
         self._epochs[part] = self._opened[part] = to
         counters.fences_raised += 1
-        log.warning("stock.rebuilt", partition=part, epoch=to)
+        first = seen <= 1 and in_redis == 0  # a new data folder: nothing was lost
+        (log.info if first else log.warning)("stock.rebuilt", partition=part, epoch=to)
         await self._forget(part, to)
 
     async def _open(self, part: int, epoch: int) -> None:
