@@ -17,6 +17,7 @@ from liveroom.batching import Batcher
 from liveroom.clock import Clock
 from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable, ensure
 from liveroom.store import ledger
+from liveroom.store.answered import AnsweredLines
 from liveroom.store.database import Database
 from liveroom.store.fences import Fences
 from liveroom.store.gates import (
@@ -88,6 +89,7 @@ class Inventory:
         self._memory = SoldOutMemory(monotonic)
         self._skew_ms = 0
         self._drops: dict[str, int] = {}
+        self._answered = AnsweredLines(clock.now_ms)
         self._sweep = Sweep(db, self._gates, self._fences)
 
     # ── the life of the stock ─────────────────────────────────────────────────────────────
@@ -118,6 +120,17 @@ class Inventory:
     async def check_once(self) -> None:
         """Compare the fences with both stores and mend them. Every node, once a second."""
         await self._fences.check_once()
+
+    def lost(self) -> list[Hold]:
+        """Cart lines that this node has answered and a rebuild has ended since.
+
+        They are named again and again until `told_lost`, or until they would be due.
+        """
+        return self._answered.ended_by(self._fences.epochs())
+
+    def told_lost(self, holds: Iterable[Hold]) -> None:
+        """The buyers of these lost lines know."""
+        self._answered.forget(hold.id for hold in holds)
 
     async def sweep_once(self) -> Swept:
         """Tell gates what they lack, end what is past its time. One node, once a second.
@@ -175,9 +188,12 @@ class Inventory:
         try:
             if not request.again:
                 self._refuse_from_memory(rows.values())
-            return await self._hold_everywhere(rows)
+            held = await self._hold_everywhere(rows)
         finally:
             self._memory.answered(probed)
+        if request.kind == "held":
+            self._answered.keep(held)
+        return held
 
     async def to_placing(self, buyer: str, room: str, order: str | None = None) -> list[Hold]:
         """Everything in the cart, for one order: place it within 5 s, or `back_to_held`.
@@ -197,6 +213,7 @@ class Inventory:
             placing += self._holds(held, epoch)
         if not placing:
             raise Refused("hold_expired")
+        self._answered.forget(hold.id for hold in placing)
         return sorted(placing, key=_by_sku)
 
     # ── giving back ───────────────────────────────────────────────────────────────────────
@@ -213,6 +230,7 @@ class Inventory:
         """Take holds out of their carts; those that are being ordered stay."""
         for part, ids in _by_part(holds).items():
             await self._fences.call(part, self._gates.release, ids, state="held", void=True)
+        self._answered.forget(holds)
 
     async def back_to_held(self, holds: Sequence[str]) -> None:
         """A refused checkout: the cart is as it was, with its old deadlines.
@@ -221,7 +239,8 @@ class Inventory:
         as well stays until the sweep has asked SQL about it.
         """
         for part, ids in _by_part(holds).items():
-            await self._fences.call(part, self._gates.give_back, ids)
+            epoch, held = await self._fences.call(part, self._gates.give_back, ids)
+            self._answered.keep(self._holds(held, epoch))
 
     async def tell(self, moves: Sequence[Told]) -> None:
         """Tell the gates what was committed. May be repeated, and in any order.
@@ -247,6 +266,7 @@ class Inventory:
         for part in self._fences.partitions:
             epoch, held = await self._fences.call(part, self._gates.cart, cart)
             holds += self._holds(held, epoch)
+        self._answered.keep(holds)
         return sorted(holds, key=_by_sku)
 
     async def left(self, pools: Sequence[str]) -> dict[str, tuple[int, int]]:

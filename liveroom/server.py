@@ -23,6 +23,7 @@ from liveroom.commands import Services
 from liveroom.creators import Creators
 from liveroom.errors import LiveroomError
 from liveroom.events import Event
+from liveroom.expiring import Expiring
 from liveroom.ids import new_id
 from liveroom.metrics import counters
 from liveroom.moderation import Moderation, SlowMode
@@ -38,7 +39,7 @@ from liveroom.stores import Stores, audit_of, backplane_of, measure, open_databa
 from liveroom.sweeper import Sweeper
 from liveroom.web.app import Web, build
 from liveroom.wire.door import Door, Limits
-from liveroom.wire.hub import Hub
+from liveroom.wire.hub import CHECK_EVERY_S, Hub
 from liveroom.wire.protocol import FRAME_BYTES_MAX, RoomHttp, RoomSocket
 
 CLOCK_EVERY_S: Final = 10.0
@@ -71,13 +72,11 @@ class Node:
         stores = self._stores
         await measure(stores)
         await self._inventory.start()
-        await self._backplane.start(
-            self._on_batch, self._on_direct, self._on_stock, self._hub.reset
-        )
+        await self._backplane.start(self._on_batch, self._on_direct, self._on_stock, self._on_reset)
         self._chores.every(CLOCK_EVERY_S, "clock", functools.partial(measure, stores))
-        self._chores.every(FENCES_EVERY_S, "fences", self._inventory.check_once)
+        self._chores.every(FENCES_EVERY_S, "fences", self._expiring.check_once)
         self._chores.every(BEAT_S, "beat", self._onair.beat)
-        self._chores.every(1.0, "positions", self._hub.run)
+        self._chores.every(CHECK_EVERY_S, "positions", self._hub.check)
         self._sweeper.start()
 
     def drain(self) -> None:
@@ -107,6 +106,7 @@ class Node:
         self._stores = stores = Stores(database, client, clock)
         self._inventory = inventory = stock_of(settings, stores)
         self._backplane = backplane = backplane_of(settings, stores)
+        self._expiring = expiring = Expiring(inventory, backplane, clock)
         rooms = Rooms(database, backplane, clock)
         secret = settings.secret or ""
         payments = Payments(database, _providers(settings, secret, clock))
@@ -135,7 +135,7 @@ class Node:
         self._sweeper = Sweeper(
             database,
             {
-                "holds": self._sweep_holds,
+                "holds": expiring.sweep_once,
                 "orders": orders.expire_once,
                 "captures": orders.settle_waiting_once,
                 "outbox": Outbox(database, {"refund": orders.refund}).run_once,
@@ -196,24 +196,14 @@ class Node:
         self._inventory.heard(changes)
         self._onair.stock_changed(changes)
 
+    def _on_reset(self) -> None:
+        self._hub.reset()
+        self._chores.once("catch_up", self._onair.catch_up)
+
     async def _forget_room(self, room: str) -> None:
         # Before any wait: by then somebody may have opened the room again.
         self._onair.forget(room)
         await self._backplane.unsubscribe(room)
-
-    async def _sweep_holds(self) -> None:
-        """End holds past their time, and tell the buyers whose carts they were in."""
-        swept = await self._inventory.sweep_once()
-        at = self._stores.clock.now_ms()
-        await self._backplane.direct(
-            Event(
-                "hold.expired",
-                {"hold": {"sku": hold.sku, "qty": hold.qty, "expires_at": hold.due}},
-                at,
-                to=hold.buyer,
-            )
-            for hold in swept.expired
-        )
 
     async def _readiness(self) -> Mapping[str, str]:
         """Each thing without which this node cannot serve, with `ok` or what is wrong."""

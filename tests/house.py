@@ -15,6 +15,7 @@ from liveroom.catalog import Catalog, NewProduct, NewShop
 from liveroom.clock import ManualClock
 from liveroom.commands import Commands, Services
 from liveroom.creators import Creators, NewCreator
+from liveroom.expiring import Expiring
 from liveroom.inventory import Inventory
 from liveroom.metrics import Counters
 from liveroom.moderation import Moderation, SlowMode
@@ -52,6 +53,7 @@ class House:
         self.clients = scripts.connect(url), scripts.connect_subscriber(url)
         self.backplane = backplane = Backplane(*self.clients, self.clock)
         self.inventory = Inventory(db, self.clients[0], self.clock, hold_ttl_s=600)
+        self.expiring = Expiring(self.inventory, backplane, self.clock)
         self.rooms = Rooms(db, backplane, self.clock)
         self.onair = OnAir(self.rooms, backplane, self.clock, node="n1", left=self.inventory.left)
         self.hub = Hub(
