@@ -28,6 +28,17 @@ class Chores:
         """Run `job` now, and again `seconds` after each end of it."""
         self._tasks.append(asyncio.create_task(self._repeat(seconds, name, job), name=name))
 
+    def once(self, name: str, job: Job) -> None:
+        """Run `job` now, unless it is still running since it was last asked for."""
+        if name not in {task.get_name() for task in self._tasks}:
+            task = asyncio.create_task(self._do(name, job), name=name)
+            self._tasks.append(task)
+            task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        if task in self._tasks:
+            self._tasks.remove(task)
+
     async def close(self) -> None:
         """End every job where it stands, and wait until all have ended."""
         for task in self._tasks:
@@ -37,10 +48,13 @@ class Chores:
 
     async def _repeat(self, seconds: float, name: str, job: Job) -> None:
         while True:
-            try:
-                await job()
-            except Unavailable as fault:
-                log.warning("chore_put_off", chore=name, code=fault.code)
-            except Exception:
-                log.exception("chore_failed", chore=name)
+            await self._do(name, job)
             await asyncio.sleep(seconds)
+
+    async def _do(self, name: str, job: Job) -> None:
+        try:
+            await job()
+        except Unavailable as fault:
+            log.warning("chore_put_off", chore=name, code=fault.code)
+        except Exception:
+            log.exception("chore_failed", chore=name)

@@ -166,6 +166,22 @@ class OnAir:
             for sku in picture.skus:
                 self._showing.setdefault(sku, set()).add(room)
 
+    # ── after a cut subscription ──────────────────────────────────────────────────────────
+
+    async def catch_up(self) -> None:
+        """Read again what rooms here count and show of stock: its messages may have been lost.
+
+        Raises:
+            Unavailable: `store_down`; what is told from then on is told as ever.
+        """
+        await self._read_stock()
+        for room in list(self._pictures):
+            state = await self._backplane.room_state(room)
+            at = self._clock.now_ms()
+            for name, (value, v) in (("viewers", state.viewers), ("reactions", state.reactions)):
+                if v:
+                    self._pass_on(room, Event(f"{name}.counted", {name: value, "v": v}, at))
+
     # ── the beat ──────────────────────────────────────────────────────────────────────────
 
     async def tap(self, room: str, kind: str, count: int) -> None:

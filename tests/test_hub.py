@@ -212,6 +212,33 @@ def test_a_lost_last_message_is_found_by_the_check(run):
     run(story())
 
 
+def test_a_cut_subscription_is_made_good_once_the_store_answers(run):
+    """Rooms are compared at once, and again where their positions cannot be read yet."""
+
+    async def story():
+        store = Store()
+        fails = iter([True, True, True])
+        positions = store.positions
+
+        async def fails_thrice(rooms):
+            if next(fails, False):
+                raise Unavailable("store_down")
+            return await positions(rooms)
+
+        store.positions = fails_thrice
+        hub = store.hub()
+        ann = await join(hub)
+        store.notice()
+        hub.reset()
+        await until(lambda: ann.seqs == [1])
+        store.notice()
+        hub.reset()
+        await until(lambda: ann.seqs == [1, 2])
+        await hub.close()
+
+    run(story())
+
+
 def test_a_store_that_is_away_is_asked_again(run):
     """Filling a gap outlives a store that fails for a while."""
 

@@ -15,7 +15,7 @@ from liveroom.moderation import Moderation, SlowMode, refuse_unless_may_speak
 from liveroom.onair import OnAir
 from liveroom.rooms import NewRoom, RoomChange, Rooms, refuse_unless_selling
 from liveroom.store import ledger, scripts, tables
-from liveroom.store.backplane import Backplane
+from liveroom.store.backplane import Backplane, Item
 
 ANN = Member("u1", "Ann")
 
@@ -337,6 +337,29 @@ def test_beat_tells_taps_viewers_and_newer_stock(run, house):
             assert (state.reactions[0], state.viewers[0]) == ({"heart": 6}, 7)
 
     run(story())
+
+
+def test_after_a_cut_subscription_counts_and_stock_are_read_again(run, house):
+    """State is not in the log: what was told meanwhile is asked for, and told once more."""
+
+    async def story():
+        async with house() as h:
+            h.gates = {"sku:p1.m": (5, 10)}
+            await h.onair.picture("r1")
+            liked = Item(Event("reactions.counted", {}, 1), react={"heart": 3})
+            await h.backplane.publish("r1", liked)
+            await h.backplane.count_viewers("r1", "another node", 4)
+            h.gates["sku:p1.m"] = (4, 11)
+            await h.onair.catch_up()
+            state = await h.backplane.room_state("r1")
+            return h.passed, state.viewers[1], state.reactions[1]
+
+    passed, viewers_v, reactions_v = run(story())
+    assert passed == [
+        ("r1", {"sku": "p1.m", "left": 4, "v": 11}),
+        ("r1", {"viewers": 4, "v": viewers_v}),
+        ("r1", {"reactions": {"heart": 3}, "v": reactions_v}),
+    ]
 
 
 def test_kinds_of_reaction_are_bounded(run, house):

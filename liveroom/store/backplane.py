@@ -46,6 +46,7 @@ class Backplane:
         self._publish = Script("room_publish")
         self._read = Script("room_read")
         self._position = Script("room_position")
+        self._positions = Script("room_positions")
         self._adopt = Script("room_adopt")
         self._batcher: Batcher[tuple[str, Item], list[Event]] = Batcher(
             self._publish_batch, size_max=BATCH_MAX, waiting_max=WAITING_MAX
@@ -173,14 +174,19 @@ class Backplane:
     # ── reading ───────────────────────────────────────────────────────────────────────────
 
     async def position(self, rooms: Sequence[str]) -> dict[str, Position]:
-        """Where each room's log stands, in one round trip; a lost log begins anew by it."""
-        calls = [_position_call(room, Position("", 0), 0) for room in rooms]
-        replies = await self._position.each(self._client, calls)
+        """Where each room's log stands, one call a partition; a lost log begins anew by it."""
+        parts: dict[int, list[str]] = {}
+        for room in rooms:
+            parts.setdefault(keys.partition(room), []).append(room)
+        calls = [_positions_call(part, among) for part, among in parts.items()]
         found = {}
-        for room, reply in zip(rooms, replies, strict=True):
+        for among, reply in zip(
+            parts.values(), await self._positions.each(self._client, calls), strict=True
+        ):
             if isinstance(reply, Exception):
                 raise reply
-            found[room] = Position(reply[0].decode(), reply[1])
+            rows = zip(among, reply[::2], reply[1::2], strict=True)
+            found.update({room: Position(epoch.decode(), seq) for room, epoch, seq in rows})
         return found
 
     async def read(self, room: str, since: Position, limit: int = READ_MAX) -> list[Event] | None:
@@ -285,6 +291,11 @@ def _room_keys(room: str) -> list[str]:
 
 def _position_call(room: str, since: Position, limit: int) -> tuple[list[str], list[Any]]:
     return _room_keys(room)[:3], [_fresh_epoch(), since.epoch, since.seq, limit]
+
+
+def _positions_call(part: int, rooms: Sequence[str]) -> tuple[list[str], list[Any]]:
+    logs = [name(room) for room in rooms for name in (keys.room_log, keys.room_events)]
+    return [keys.partition_run(part), *logs], [_fresh_epoch() for _ in rooms]
 
 
 def _call(room: str, batch: Sequence[Item], now_ms: int) -> tuple[list[str], list[Any]]:

@@ -328,12 +328,23 @@ class Hub:
     # --- gaps
 
     def reset(self) -> None:
-        """The subscription was cut: compare every room with its log."""
-        for live in list(self._rooms.values()):
-            self._repairs.start(live)
+        """The subscription was cut: compare every room with its log, once the store answers."""
+        self._spawn(self._check_all())
+
+    async def _check_all(self) -> None:
+        try:
+            await self.check()
+        except LiveroomError as error:
+            log.warning("positions cannot be compared: %s", error)
+            for live in list(self._rooms.values()):
+                self._repairs.start(live)
 
     async def check(self) -> None:
-        """Compare every live room's position with its log's, in one call."""
+        """Compare every live room's position with its log's, in one call.
+
+        Call it every `CHECK_EVERY_S`: a lost message is found, not waited for. Raises what
+        `positions` raises.
+        """
         before = {room: live.position for room, live in self._rooms.items()}
         if not before:
             return
@@ -344,15 +355,6 @@ class Hub:
                 continue
             if found.epoch != had.epoch or not had.seq <= found.seq <= live.ring.last:
                 self._repairs.start(live)
-
-    async def run(self) -> None:
-        """Check every other second, until cancelled: a lost message is found, not waited for."""
-        while True:
-            await asyncio.sleep(CHECK_EVERY_S)
-            try:
-                await self.check()
-            except LiveroomError as error:
-                log.warning("positions cannot be compared: %s", error)
 
     def _lose(self, live: LiveRoom) -> None:
         """The log is another one: every viewer returns for a snapshot, spread over time."""

@@ -1,18 +1,23 @@
 -- The room's log, begun anew when it is not there or may have been rolled back: a partition
 -- remembers the server run its logs belong to, and any other run makes a new generation of
 -- them. A new log has a new epoch, seq 0, and no pins (SQL knows those); messages stay.
-local function open_log(run_key, log_key, events_key, fresh)
+local generation -- of the partition's logs, once it has been read
+
+local function read_generation(run_key, fresh)
   local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local part = redis.call('HMGET', run_key, 'run', 'generation')
-  if part[1] ~= run then
-    part[2] = fresh
-    redis.call('HSET', run_key, 'run', run, 'generation', fresh)
-  end
+  if part[1] == run then return part[2] end
+  redis.call('HSET', run_key, 'run', run, 'generation', fresh)
+  return fresh
+end
+
+local function open_log(run_key, log_key, events_key, fresh)
+  generation = generation or read_generation(run_key, fresh)
   local log = redis.call('HMGET', log_key, 'generation', 'epoch', 'seq', 'n', 'pinned')
-  if log[1] ~= part[2] then
+  if log[1] ~= generation then
     redis.call('UNLINK', events_key)
-    redis.call('HSET', log_key, 'generation', part[2], 'epoch', fresh, 'seq', 0, 'pinned', '')
-    log = { part[2], fresh, 0, log[4], '' }
+    redis.call('HSET', log_key, 'generation', generation, 'epoch', fresh, 'seq', 0, 'pinned', '')
+    log = { generation, fresh, 0, log[4], '' }
   end
   return { epoch = log[2], seq = tonumber(log[3]), n = tonumber(log[4] or 0), pinned = log[5] }
 end
