@@ -9,54 +9,35 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from liveroom import shapes
-from liveroom.batching import Batcher
 from liveroom.clock import Clock
-from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable, ensure
+from liveroom.errors import Refused, Unavailable
+from liveroom.stocktaking import Stocktaking
 from liveroom.store import ledger
 from liveroom.store.answered import AnsweredLines
 from liveroom.store.database import Database
 from liveroom.store.fences import Fences
-from liveroom.store.gates import (
-    PLACING_MS,
-    Gates,
-    Granted,
-    Held,
-    HoldRow,
-    Inspection,
-    Left,
-    NotHeld,
-    Range,
-    RequestRow,
-    SetRow,
-    hold_id,
-    part_of,
-)
+from liveroom.store.gates import PLACING_MS, Gates, Inspection, Left, Range, hold_id
 from liveroom.store.holds import (
+    Deadlines,
     Hold,
     HoldLineRequest,
     HoldRequest,
     Swept,
     Told,
-    by_partition,
-    refusal,
+    by_part,
 )
 from liveroom.store.memory import SoldOutMemory
 from liveroom.store.scripts import Client
 from liveroom.store.sweep import Sweep
-
-_Answer = tuple[int, Granted | NotHeld]
+from liveroom.taking import Taking
 
 __all__ = ["Hold", "HoldLineRequest", "HoldRequest", "Inventory", "Swept", "Told"]
 
-BATCH_MAX: Final = 64
-WAITING_MAX: Final = 20_000
-HOLD_TRIES: Final = 3
 DROPS_MAX: Final = 10_000
-SKEW_MS: Final = 50
 
 
 class Inventory:
@@ -78,19 +59,17 @@ class Inventory:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db = db
-        self._clock = clock
         self._partitions = partitions
         self._gates = Gates(client, held_ms=round(hold_ttl_s * 1000), placing_ms=placing_ms)
         self._fences = Fences(db, self._gates, partitions=partitions)
-        self._holding = {
-            part: Batcher(self._hold_batch(part), size_max=BATCH_MAX, waiting_max=WAITING_MAX)
-            for part in range(partitions)
-        }
-        self._memory = SoldOutMemory(monotonic)
-        self._skew_ms = 0
-        self._drops: dict[str, int] = {}
-        self._answered = AnsweredLines(clock.now_ms)
         self._sweep = Sweep(db, self._gates, self._fences)
+        self._deadlines = Deadlines(clock)
+        self._taking = Taking(
+            self._gates, self._fences, self._sweep, self._deadlines, SoldOutMemory(monotonic)
+        )
+        self._stocktaking = Stocktaking(db, self._gates, self._fences, self._taking)
+        self._answered = AnsweredLines(clock.now_ms)
+        self._drops: dict[str, int] = {}
 
     # ── the life of the stock ─────────────────────────────────────────────────────────────
 
@@ -109,8 +88,7 @@ class Inventory:
 
     async def close(self) -> None:
         """Answer what was asked, and end what is under way."""
-        for batcher in self._holding.values():
-            await batcher.close()
+        await self._taking.close()
         await self._fences.close()
 
     async def planned_stop(self) -> None:
@@ -146,8 +124,8 @@ class Inventory:
             except Unavailable as away:
                 fault = away
                 continue
-            swept.expired += [self._hold(row, 0) for row in expired]
-            swept.void += [self._hold(row, 0) for row in void]
+            swept.expired += [self._deadlines.hold(row, 0) for row in expired]
+            swept.void += [self._deadlines.hold(row, 0) for row in void]
         if fault is not None and not (swept.expired or swept.void):
             raise fault
         return swept
@@ -162,9 +140,7 @@ class Inventory:
 
     def heard(self, changes: Iterable[tuple[str, int, int]]) -> None:
         """Take in `(pool, left, v)` as the stock channel tells it: what is back is asked for."""
-        for pool, left, _ in changes:
-            if left > 0:
-                self._memory.forget(pool)
+        self._taking.heard(changes)
 
     # ── taking ────────────────────────────────────────────────────────────────────────────
 
@@ -182,15 +158,7 @@ class Inventory:
                 being ordered.
             Unavailable: rebuilding, store_down, overloaded. What was asked may have happened.
         """
-        rows = by_partition(request, self._partitions)
-        pools = [line.pool for row in rows.values() for line in row.lines]
-        probed = [] if request.again else await self._memory.ask(pools)
-        try:
-            if not request.again:
-                self._refuse_from_memory(rows.values())
-            held = await self._hold_everywhere(rows)
-        finally:
-            self._memory.answered(probed)
+        held = await self._taking.hold(request)
         if request.kind == "held":
             self._answered.keep(held)
         return held
@@ -210,7 +178,7 @@ class Inventory:
             if held is None:
                 await self.back_to_held([hold.id for hold in placing])
                 raise Refused("hold_expired")
-            placing += self._holds(held, epoch)
+            placing += self._deadlines.holds(held, epoch)
         if not placing:
             raise Refused("hold_expired")
         self._answered.forget(hold.id for hold in placing)
@@ -224,11 +192,11 @@ class Inventory:
         A placing hold may be ended only where it is void in SQL, or where its order's id
         exists already: otherwise another attempt might place units that are on sale again.
         """
-        await self._end(holds, void=True)
+        await self._taking.give_up(holds, void=True)
 
     async def remove(self, holds: Sequence[str]) -> None:
         """Take holds out of their carts; those that are being ordered stay."""
-        for part, ids in _by_part(holds).items():
+        for part, ids in by_part(holds).items():
             await self._fences.call(part, self._gates.release, ids, state="held", void=True)
         self._answered.forget(holds)
 
@@ -238,9 +206,9 @@ class Inventory:
         What is past its deadline expires; what another attempt of the same order was handed
         as well stays until the sweep has asked SQL about it.
         """
-        for part, ids in _by_part(holds).items():
+        for part, ids in by_part(holds).items():
             epoch, held = await self._fences.call(part, self._gates.give_back, ids)
-            self._answered.keep(self._holds(held, epoch))
+            self._answered.keep(self._deadlines.holds(held, epoch))
 
     async def tell(self, moves: Sequence[Told]) -> None:
         """Tell the gates what was committed. May be repeated, and in any order.
@@ -265,7 +233,7 @@ class Inventory:
         holds: list[Hold] = []
         for part in self._fences.partitions:
             epoch, held = await self._fences.call(part, self._gates.cart, cart)
-            holds += self._holds(held, epoch)
+            holds += self._deadlines.holds(held, epoch)
         self._answered.keep(holds)
         return sorted(holds, key=_by_sku)
 
@@ -273,7 +241,7 @@ class Inventory:
         """What is left of each pool that exists, and its `v`."""
         found = await self._left(pools)
         if missing := [pool for pool in pools if pool not in found]:
-            await self._open(missing)
+            await self._sweep.open(missing)
             found |= await self._left(missing)
         return {pool: (gate.left, gate.v) for pool, gate in found.items()}
 
@@ -284,20 +252,15 @@ class Inventory:
 
         Whoever asks for a pool that is in SQL and has no gate makes it too.
         """
-        await self._open([ledger.pool_of(sku) for sku in skus])
+        await self._sweep.open([ledger.pool_of(sku) for sku in skus])
 
     async def set_price(self, sku: str, price_minor: int) -> None:
         """Ask this price from now on; after its commit, before it is answered."""
-        await self._set(SetRow(pool=ledger.pool_of(sku), price=price_minor))
+        await self._stocktaking.set_price(sku, price_minor)
 
     async def set_limit(self, sku: str, limit: int | None) -> None:
         """Allow each buyer so many units from now on; after its commit."""
-        pool = ledger.pool_of(sku)
-        await self._set(SetRow(pool=pool, limit=limit or 0))
-        if limit:
-            counts = await self._db.read(lambda conn: ledger.counts_in(conn, pool))
-            part = (await self._parts([pool]))[pool]
-            await self._fences.call(part, self._gates.count, counts)
+        await self._stocktaking.set_limit(sku, limit)
 
     async def restock(self, sku: str, qty: int, operation: str, by: str) -> shapes.Stock:
         """Add units; what is left then. The same operation adds them once.
@@ -305,14 +268,7 @@ class Inventory:
         Raises:
             Invalid: `not_found`; `id_reused` where the operation did something else before.
         """
-        ensure(qty > 0, "a restock adds units")
-        pool = ledger.pool_of(sku)
-        told = await self._db.write(
-            lambda conn: ledger.adjust(
-                conn, pool=pool, units=qty, kind="restock", operation=operation, why=by
-            )
-        )
-        return await self._told(pool, told)
+        return await self._told(sku, await self._stocktaking.restock(sku, qty, operation, by))
 
     async def adjust(self, sku: str, delta: int, operation: str, by: str, why: str) -> shapes.Stock:
         """Count units in or out; what is left then. The same operation counts once.
@@ -321,14 +277,8 @@ class Inventory:
             Refused: `sold_out` {sku, left}: more would go than is free.
             Invalid: `not_found`, `id_reused`.
         """
-        ensure(delta != 0, "an adjustment changes something")
-        pool, reason = ledger.pool_of(sku), f"{by}: {why}"
-        told = await self._db.read(
-            lambda conn: ledger.done(conn, pool, operation, kind="adjust", units=delta)
-        )
-        if told is None:
-            told = await self._adjust(pool, sku, delta, operation, reason)
-        return await self._told(pool, told)
+        counted = await self._stocktaking.adjust(sku, delta, operation, f"{by}: {why}")
+        return await self._told(sku, counted)
 
     async def ledger(self, sku: str, *, after: str | None, limit: int) -> ledger.Movements:
         """A page of every movement of a SKU's stock, with the sums that must agree."""
@@ -338,118 +288,10 @@ class Inventory:
 
     # ── inside ────────────────────────────────────────────────────────────────────────────
 
-    async def _adjust(self, pool: str, sku: str, delta: int, operation: str, why: str) -> Range:
-        hold, epoch = None, 0
-        if delta < 0:
-            line = HoldLineRequest(pool=pool, sku=sku, qty=-delta)
-            key = f"adjust:{operation}"
-            request = HoldRequest(
-                buyer="", room="", key=key, lines=[line], kind="placing", again=True
-            )
-            [taken] = await self.hold(request)
-            hold, epoch = taken.id, taken.epoch
-        told = await self._db.write(
-            lambda conn: ledger.adjust(
-                conn,
-                pool=pool,
-                units=delta,
-                kind="adjust",
-                operation=operation,
-                why=why,
-                hold=hold,
-                epoch=epoch,
-            )
-        )
-        if hold is not None and (told is None or hold not in told.holds):
-            await self.release([hold])
-        if told is None:
-            raise Unavailable("rebuilding")
-        return told
-
-    async def _told(self, pool: str, told: Range | None) -> shapes.Stock:
-        ensure(told is not None, "only a reduction can find its hold void")
-        part = (await self._parts([pool]))[pool]
-        await self._sweep.tell(part, [told] if told else [])
-        left, v = (await self.left([pool]))[pool]
+    async def _told(self, sku: str, counted: Range) -> shapes.Stock:
+        await self._sweep.tell(ledger.partition_of(sku, self._partitions), [counted])
+        left, v = (await self.left([counted.pool]))[counted.pool]
         return shapes.Stock(left=left, v=v)
-
-    def _refuse_from_memory(self, rows: Iterable[RequestRow]) -> None:
-        for row in rows:
-            for line in row.lines:
-                if self._memory.is_empty(line.pool):
-                    raise Refused("sold_out", data={"sku": line.sku, "left": 0})
-
-    async def _hold_everywhere(self, rows: dict[int, RequestRow]) -> list[Hold]:
-        """In order of partition; a refusal ends what was taken before it."""
-        held: list[Hold] = []
-        try:
-            for part in sorted(rows):
-                held += await self._hold_in(part, rows[part])
-        except LiveroomError:
-            await self._end([hold.id for hold in held], void=False)
-            raise
-        return held
-
-    async def _hold_in(self, part: int, row: RequestRow) -> list[Hold]:
-        for _ in range(HOLD_TRIES):
-            epoch, answer = await self._holding[part].submit(row)
-            if isinstance(answer, Granted):
-                for line in row.lines:
-                    self._memory.forget(line.pool)
-                return self._took(answer, row, epoch)
-            if answer.word == "missing":
-                if not await self._open([answer.pool]):
-                    raise Invalid("not_found", "There is no such stock.")
-            elif answer.word == "due":
-                await self._sweep.expire(part, report=0)
-            else:
-                raise self._refused(answer, row)
-        raise Unavailable("overloaded")
-
-    def _took(self, answer: Granted, row: RequestRow, epoch: int) -> list[Hold]:
-        self._set_skew(answer.now_ms)
-        return [
-            Hold(
-                id=grant.id,
-                pool=line.pool,
-                sku=line.sku,
-                buyer=row.buyer,
-                room=row.room,
-                qty=grant.qty,
-                price_minor=grant.price,
-                state=grant.state,
-                due=grant.due + self._skew_ms,
-                epoch=epoch,
-                drop=line.drop,
-            )
-            for line, grant in zip(row.lines, answer.grants, strict=True)
-        ]
-
-    def _refused(self, answer: NotHeld, row: RequestRow) -> LiveroomError:
-        if answer.word == "sold_out" and answer.memorable:
-            self._memory.remember(answer.pool)
-        else:
-            self._memory.forget(answer.pool)
-        return refusal(answer, row)
-
-    async def _open(self, pools: Sequence[str]) -> int:
-        """Make gates that are missing; how many of the pools are in SQL."""
-        rows = await self._db.read(lambda conn: ledger.pools(conn, pools))
-        for part in sorted({row.partition for row in rows}):
-            gates = [ledger.gate_of(row) for row in rows if row.partition == part]
-            await self._fences.call(part, self._gates.add, gates)
-        return len(rows)
-
-    def _hold_batch(self, part: int) -> Callable[[Sequence[RequestRow]], Awaitable[list[_Answer]]]:
-        async def run(batch: Sequence[RequestRow]) -> list[_Answer]:
-            epoch, answers = await self._fences.call(part, self._gates.hold, batch)
-            return [(epoch, answer) for answer in answers]
-
-        return run
-
-    async def _end(self, holds: Iterable[str], *, void: bool) -> None:
-        for part, ids in _by_part(holds).items():
-            await self._fences.call(part, self._gates.release, ids, void=void)
 
     async def _left(self, pools: Sequence[str]) -> dict[str, Left]:
         parts = await self._parts(pools)
@@ -461,10 +303,6 @@ class Inventory:
             _, gates = await self._fences.call(part, self._gates.left, names)
             found |= gates
         return found
-
-    async def _set(self, setting: SetRow) -> None:
-        part = (await self._parts([setting.pool]))[setting.pool]
-        await self._fences.call(part, self._gates.set, [setting])
 
     async def _parts(self, pools: Iterable[str]) -> dict[str, int]:
         """The partition of each pool; a drop that does not exist is left out."""
@@ -486,38 +324,6 @@ class Inventory:
             parts |= {row.pool: row.partition for row in rows}
         return parts
 
-    def _set_skew(self, redis_ms: int) -> None:
-        """Deadlines move by the same amount until the two clocks have drifted apart."""
-        skew = self._clock.now_ms() - redis_ms
-        if abs(skew - self._skew_ms) > SKEW_MS:
-            self._skew_ms = skew
-
-    def _holds(self, held: Held, epoch: int) -> list[Hold]:
-        self._set_skew(held.now_ms)
-        return [self._hold(row, epoch) for row in held.holds]
-
-    def _hold(self, row: HoldRow, epoch: int) -> Hold:
-        return Hold(
-            id=row.id,
-            pool=row.pool,
-            sku=row.sku,
-            buyer=row.buyer,
-            room=row.room,
-            qty=row.qty,
-            price_minor=row.price,
-            state=row.state,
-            due=row.due + self._skew_ms,
-            epoch=epoch,
-            drop=row.drop,
-        )
-
 
 def _by_sku(hold: Hold) -> tuple[str, str]:
     return hold.sku, hold.drop or ""
-
-
-def _by_part(holds: Iterable[str]) -> dict[int, list[str]]:
-    parts: dict[int, list[str]] = defaultdict(list)
-    for hold in holds:
-        parts[part_of(hold)].append(hold)
-    return dict(sorted(parts.items()))

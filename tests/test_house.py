@@ -38,6 +38,7 @@ PARTS = {
     **dict.fromkeys(("bookkeeping", "captures", "closing", "deciding", "outbox"), "orders"),
     **dict.fromkeys(("expiring", "placing", "settling", "sweeper", "telling"), "orders"),
     **dict.fromkeys(("onair", "picture", "shelves"), "rooms"),
+    **dict.fromkeys(("stocktaking", "taking"), "inventory"),
 }
 
 OWNERS = {

@@ -5,13 +5,28 @@ Nothing here does I/O. `liveroom.inventory` hands these out again; services impo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import msgspec
 
+from liveroom.clock import Clock
 from liveroom.errors import Invalid, LiveroomError, ensure, error
-from liveroom.store.gates import LineRow, NotHeld, RequestRow, hold_id
+from liveroom.store.gates import (
+    Granted,
+    Held,
+    HoldRow,
+    LineRow,
+    NotHeld,
+    RequestRow,
+    hold_id,
+    part_of,
+)
 from liveroom.store.ledger import partition_of
+
+SKEW_MS: Final = 50
+"""How far two clocks may drift apart before deadlines are shown anew."""
 
 
 class HoldLineRequest(msgspec.Struct, kw_only=True):
@@ -75,6 +90,71 @@ class Swept(msgspec.Struct):
 
     expired: list[Hold]
     void: list[Hold]
+
+
+class Deadlines:
+    """Moves deadlines from the clock of Redis to the house's, where everybody is shown them.
+
+    All move by the same amount until the two clocks have drifted apart.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._skew_ms = 0
+
+    def holds(self, held: Held, epoch: int) -> list[Hold]:
+        """These holds, made under this fence epoch."""
+        self._compare(held.now_ms)
+        return [self.hold(row, epoch) for row in held.holds]
+
+    def hold(self, row: HoldRow, epoch: int) -> Hold:
+        """This hold, made under this fence epoch."""
+        return Hold(
+            id=row.id,
+            pool=row.pool,
+            sku=row.sku,
+            buyer=row.buyer,
+            room=row.room,
+            qty=row.qty,
+            price_minor=row.price,
+            state=row.state,
+            due=row.due + self._skew_ms,
+            epoch=epoch,
+            drop=row.drop,
+        )
+
+    def granted(self, answer: Granted, row: RequestRow, epoch: int) -> list[Hold]:
+        """What a request was granted, a hold for each of its lines."""
+        self._compare(answer.now_ms)
+        return [
+            Hold(
+                id=grant.id,
+                pool=line.pool,
+                sku=line.sku,
+                buyer=row.buyer,
+                room=row.room,
+                qty=grant.qty,
+                price_minor=grant.price,
+                state=grant.state,
+                due=grant.due + self._skew_ms,
+                epoch=epoch,
+                drop=line.drop,
+            )
+            for line, grant in zip(row.lines, answer.grants, strict=True)
+        ]
+
+    def _compare(self, redis_ms: int) -> None:
+        skew = self._clock.now_ms() - redis_ms
+        if abs(skew - self._skew_ms) > SKEW_MS:
+            self._skew_ms = skew
+
+
+def by_part(holds: Iterable[str]) -> dict[int, list[str]]:
+    """Holds by the partitions their ids name, in order of partition."""
+    parts: dict[int, list[str]] = defaultdict(list)
+    for hold in holds:
+        parts[part_of(hold)].append(hold)
+    return dict(sorted(parts.items()))
 
 
 def by_partition(request: HoldRequest, partitions: int) -> dict[int, RequestRow]:

@@ -43,18 +43,20 @@ class Sweep:
         """Tell ranges of one partition; buyers' counts follow where a pool has a limit."""
         _, (limited, missing) = await self._fences.call(part, self._gates.tell, ranges)
         if missing:
-            await self.open(part, missing)
+            await self.open(missing)
         if limited:
             told = [one for one in ranges if one.pool in limited]
             counts = await self._db.read(lambda conn: ledger.counts_of(conn, told))
             if counts:
                 await self._fences.call(part, self._gates.count, counts)
 
-    async def open(self, part: int, pools: Sequence[str]) -> None:
-        """Make the gates of pools that are newer than the fence."""
+    async def open(self, pools: Sequence[str]) -> int:
+        """Make the gates of pools that are newer than the fence; how many of them are in SQL."""
         rows = await self._db.read(lambda conn: ledger.pools(conn, pools))
-        gates = [ledger.gate_of(row) for row in rows if row.partition == part]
-        await self._fences.call(part, self._gates.add, gates)
+        for part in sorted({row.partition for row in rows}):
+            gates = [ledger.gate_of(row) for row in rows if row.partition == part]
+            await self._fences.call(part, self._gates.add, gates)
+        return len(rows)
 
     async def tell_lacking(self, part: int, *, every: bool = False) -> None:
         """Tell each gate what its pool's ledger has beyond it.
@@ -72,7 +74,7 @@ class Sweep:
             page = look[at : at + PAGE]
             _, found = await self._fences.call(part, self._gates.left, page)
             if missing := [pool for pool in page if pool not in found]:
-                await self.open(part, missing)
+                await self.open(missing)
             for pool, gate in found.items():
                 await self._level(part, epoch, rows[pool], gate)
                 if every and gate.seq > rows[pool].seq and await self._is_ahead(pool, gate.seq):

@@ -1,0 +1,121 @@
+"""Taking units: requests gathered into batches, the gates' answers, and what they mean.
+
+Whatever takes units comes through here. A request over partitions takes them in their order,
+and ends what it took where one of them refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final
+
+from liveroom.batching import Batcher
+from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
+from liveroom.store.fences import Fences
+from liveroom.store.gates import Gates, Granted, NotHeld, RequestRow
+from liveroom.store.holds import Deadlines, Hold, HoldRequest, by_part, by_partition, refusal
+from liveroom.store.memory import SoldOutMemory
+from liveroom.store.sweep import Sweep
+
+BATCH_MAX: Final = 64
+WAITING_MAX: Final = 20_000
+HOLD_TRIES: Final = 3
+
+_Answer = tuple[int, Granted | NotHeld]
+
+
+class Taking:
+    """The way in to the gates of all partitions, for one process."""
+
+    def __init__(
+        self,
+        gates: Gates,
+        fences: Fences,
+        sweep: Sweep,
+        deadlines: Deadlines,
+        memory: SoldOutMemory,
+    ) -> None:
+        self._gates = gates
+        self._fences = fences
+        self._sweep = sweep
+        self._deadlines = deadlines
+        self._memory = memory
+        self._batchers = {
+            part: Batcher(self._ask(part), size_max=BATCH_MAX, waiting_max=WAITING_MAX)
+            for part in fences.partitions
+        }
+
+    async def close(self) -> None:
+        """Answer what was asked."""
+        for batcher in self._batchers.values():
+            await batcher.close()
+
+    def heard(self, changes: Iterable[tuple[str, int, int]]) -> None:
+        """Take in `(pool, left, v)`: what is back is asked for again."""
+        for pool, left, _ in changes:
+            if left > 0:
+                self._memory.forget(pool)
+
+    async def hold(self, request: HoldRequest) -> list[Hold]:
+        """All lines or none; see `Inventory.hold`."""
+        rows = by_partition(request, len(self._fences.partitions))
+        pools = [line.pool for row in rows.values() for line in row.lines]
+        probed = [] if request.again else await self._memory.ask(pools)
+        try:
+            if not request.again:
+                self._refuse_from_memory(rows.values())
+            return await self._hold_everywhere(rows)
+        finally:
+            self._memory.answered(probed)
+
+    async def give_up(self, holds: Iterable[str], *, void: bool) -> None:
+        """End holds; those that are not `void` in SQL only while nobody else may place them."""
+        for part, ids in by_part(holds).items():
+            await self._fences.call(part, self._gates.release, ids, void=void)
+
+    def _refuse_from_memory(self, rows: Iterable[RequestRow]) -> None:
+        for row in rows:
+            for line in row.lines:
+                if self._memory.is_empty(line.pool):
+                    raise Refused("sold_out", data={"sku": line.sku, "left": 0})
+
+    async def _hold_everywhere(self, rows: dict[int, RequestRow]) -> list[Hold]:
+        """In order of partition; a refusal ends what was taken before it."""
+        held: list[Hold] = []
+        try:
+            for part in sorted(rows):
+                held += await self._hold_in(part, rows[part])
+        except LiveroomError:
+            await self.give_up([hold.id for hold in held], void=False)
+            raise
+        return held
+
+    async def _hold_in(self, part: int, row: RequestRow) -> list[Hold]:
+        for _ in range(HOLD_TRIES):
+            epoch, answer = await self._batchers[part].submit(row)
+            if isinstance(answer, Granted):
+                for line in row.lines:
+                    self._memory.forget(line.pool)
+                return self._deadlines.granted(answer, row, epoch)
+            if answer.word == "missing":
+                if not await self._sweep.open([answer.pool]):
+                    raise Invalid("not_found", "There is no such stock.")
+            elif answer.word == "due":
+                await self._sweep.expire(part, report=0)
+            else:
+                raise self._refused(answer, row)
+        raise Unavailable("overloaded")
+
+    def _refused(self, answer: NotHeld, row: RequestRow) -> LiveroomError:
+        if answer.word == "sold_out" and answer.memorable:
+            self._memory.remember(answer.pool)
+        else:
+            self._memory.forget(answer.pool)
+        return refusal(answer, row)
+
+    def _ask(self, part: int) -> Callable[[Sequence[RequestRow]], Awaitable[list[_Answer]]]:
+        async def ask(batch: Sequence[RequestRow]) -> list[_Answer]:
+            epoch, answers = await self._fences.call(part, self._gates.hold, batch)
+            return [(epoch, answer) for answer in answers]
+
+        return ask
