@@ -130,6 +130,10 @@ class Inventory:
             raise fault
         return swept
 
+    async def prune_once(self) -> int:
+        """Forget what is void for more than a day; how many holds. One node, once an hour."""
+        return await self._sweep.prune()
+
     async def inspect(self) -> list[Inspection]:
         """Every gate and open hold, partition by partition, for the audit. Needs no start.
 

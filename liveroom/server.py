@@ -44,6 +44,7 @@ from liveroom.wire.protocol import FRAME_BYTES_MAX, RoomHttp, RoomSocket
 
 CLOCK_EVERY_S: Final = 10.0
 FENCES_EVERY_S: Final = 1.0
+TIDY_EVERY_S: Final = 3600.0
 READY_MAX_S: Final = 2.0
 
 log = structlog.get_logger(__name__)
@@ -78,6 +79,7 @@ class Node:
         self._chores.every(BEAT_S, "beat", self._onair.beat)
         self._chores.every(CHECK_EVERY_S, "positions", self._hub.check)
         self._sweeper.start()
+        self._tidier.start()
 
     def drain(self) -> None:
         """Take nothing new: `/readyz` answers 503, and so do WebSocket handshakes."""
@@ -90,6 +92,7 @@ class Node:
     async def stop(self) -> None:
         """Finish what was begun and close everything, in reverse of how it was opened."""
         await self._sweeper.close()
+        await self._tidier.close()
         await self._chores.close()
         await self._hub.close()
         await self._orders.close()
@@ -141,6 +144,13 @@ class Node:
                 "outbox": Outbox(database, {"refund": orders.refund}).run_once,
             },
             holder=self.name,
+        )
+        self._tidier = Sweeper(
+            database,
+            {"void": inventory.prune_once},
+            holder=self.name,
+            every_s=TIDY_EVERY_S,
+            lease="tidier",
         )
         services = Services(
             node=self.name,

@@ -1,4 +1,4 @@
-"""The sweeper: what must happen by itself, once a second, on one node at a time.
+"""The sweeper: what must happen by itself, again and again, on one node at a time.
 
 Each step is a function that may be repeated at any time and by anyone; the lease saves work,
 correctness never rests on it. A step that fails is logged and tried again at the next sweep,
@@ -25,15 +25,26 @@ log = structlog.get_logger()
 
 
 class Sweeper:
-    """Runs the steps, in their order, while this node holds the lease. Started and ended once."""
+    """Runs the steps, in their order, while this node holds the lease. Started and ended once.
+
+    Steps that run seldom share another lease, which lasts as long as they wait.
+    """
 
     def __init__(
-        self, db: Database, steps: Mapping[str, Step], *, holder: str, every_s: float = 1.0
+        self,
+        db: Database,
+        steps: Mapping[str, Step],
+        *,
+        holder: str,
+        every_s: float = 1.0,
+        lease: str = "sweeper",
     ) -> None:
         self._db = db
         self._steps = dict(steps)
         self._holder = holder
         self._every_s = every_s
+        self._lease = lease
+        self._lease_ms = max(LEASE_MS, round(every_s * 1000))
         self._ending = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -49,7 +60,7 @@ class Sweeper:
 
     async def sweep_once(self) -> bool:
         """One sweep, if this node has the lease; whether it had."""
-        if not await self._db.lease("sweeper", self._holder, LEASE_MS):
+        if not await self._db.lease(self._lease, self._holder, self._lease_ms):
             return False
         for name, step in self._steps.items():
             await self._step(name, step)

@@ -32,7 +32,7 @@ from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
 from liveroom.inventory import Hold, HoldLineRequest, HoldRequest, Inventory, Told
 from liveroom.placing import place_batch
 from liveroom.shapes import Order
-from liveroom.store import keys, ledger, scripts, tables
+from liveroom.store import keys, ledger, scripts, sweep, tables
 from liveroom.store.database import Database, now_ms
 
 STOCK = {"s1": 6, "s2": 3}
@@ -505,6 +505,25 @@ def test_a_checkout_that_died_gives_the_cart_back(run, db, redis_url) -> None:
             plan = await db.write(lambda conn: place(conn, "o1", [hold]))
             assert plan.answers[0].code == "hold_expired"
             await audited(db, node)
+
+    run(story())
+
+
+def test_void_holds_are_forgotten_after_a_day(run, db, redis_url, monkeypatch) -> None:
+    """They go a page at a time, however many there are; younger ones stay void."""
+
+    async def story() -> None:
+        monkeypatch.setattr(sweep, "PAGE", 3)
+        async with opened(db, redis_url, placing_ms=0) as node:
+            [hold] = await node.hold(wanted("o1", line("s1")))
+            await node.sweep_once()
+            old = await db.now_ms() - ledger.VOID_KEPT_MS - 1
+            rows = [{"hold": f"old-{number}", "at": old} for number in range(7)]
+            await db.write(lambda conn: conn.execute(tables.void_holds.insert(), rows) and None)
+            assert await node.prune_once() == 7
+            assert await node.prune_once() == 0
+            left = await db.read(lambda conn: list(conn.execute(select(tables.void_holds.c.hold))))
+            assert [row.hold for row in left] == [hold.id]
 
     run(story())
 

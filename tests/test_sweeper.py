@@ -37,6 +37,29 @@ def test_one_node_sweeps_at_a_time(run, db) -> None:
     run(story())
 
 
+def test_what_runs_seldom_has_a_lease_of_its_own(run, db) -> None:
+    """Its lease lasts until its next time, so that many nodes do it no oftener than one."""
+
+    async def story() -> None:
+        done: list[str] = []
+
+        def node(name: str) -> Sweeper:
+            async def step() -> None:
+                done.append(name)
+
+            return Sweeper(db, {"step": step}, holder=name, every_s=3600, lease="tidier")
+
+        assert await node("one").sweep_once()
+        assert not await node("two").sweep_once()
+        assert await Sweeper(db, {}, holder="two").sweep_once()
+        lasts = select(tables.leases.c.until).where(tables.leases.c.name == "tidier")
+        until = await db.read(lambda conn: conn.execute(lasts).scalar_one())
+        assert until - await db.now_ms() > 3_500_000
+        assert done == ["one"]
+
+    run(story())
+
+
 def test_a_failing_step_stops_no_other(run, db) -> None:
     """Each step runs at each sweep, whatever became of those before it."""
 

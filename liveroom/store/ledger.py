@@ -21,7 +21,8 @@ from liveroom.store.gates import Count, GateRow, HoldRow, Range, Stuck
 _T = tables
 PARTITIONS_FACT: Final = "stock_partitions"
 TELL_ROWS_MAX: Final = 2_000
-VOID_KEPT_MS: Final = 7 * 24 * 3600 * 1000
+VOID_KEPT_MS: Final = 24 * 3600 * 1000
+"""A transaction that may place a hold lives for seconds; the rest is for clocks that jump."""
 
 _AVAILABLE = _T.pools.c.initial + _T.pools.c.adjusted - _T.pools.c.reserved - _T.pools.c.sold
 
@@ -360,10 +361,15 @@ def resolve(conn: Connection, stuck: Sequence[Stuck]) -> Resolved:
     return Resolved(placed, void)
 
 
-def prune_void(conn: Connection) -> None:
-    """Forget void holds that no transaction can still want to place."""
-    old = now_ms(conn) - VOID_KEPT_MS
-    conn.execute(_T.void_holds.delete().where(_T.void_holds.c.at < old))
+def old_void(conn: Connection, *, limit: int) -> list[str]:
+    """Void holds that no transaction can still want to place, at most `limit`."""
+    old = _T.void_holds.c.at < now_ms(conn) - VOID_KEPT_MS
+    return list(conn.execute(select(_T.void_holds.c.hold).where(old).limit(limit)).scalars())
+
+
+def forget_void(conn: Connection, holds: Sequence[str]) -> None:
+    """Delete void holds that `old_void` has named."""
+    conn.execute(_T.void_holds.delete().where(_T.void_holds.c.hold.in_(holds)))
 
 
 def _range(pool: str, *rows: Any) -> Range:

@@ -159,3 +159,15 @@ class Sweep:
             await self._fences.call(part, self._gates.give_back, ids, void=True)
             void += resolved.void
         return expired, void
+
+    async def prune(self) -> int:
+        """Forget void holds of long ago, a page at a time; how many were forgotten."""
+        pruned = 0
+        for _ in range(PAGES_MAX):
+            old = await self._db.read(partial(ledger.old_void, limit=PAGE))
+            if old:
+                await self._db.write(partial(ledger.forget_void, holds=old))
+            pruned += len(old)
+            if len(old) < PAGE:
+                break
+        return pruned

@@ -1,7 +1,7 @@
 """The SQL tables: what must never be lost.
 
 Times are integer milliseconds by the database's clock, money integer minor units, ids text.
-Rows of `ledger`, `void_holds` and `payment_events` are only ever added. States change by the
+Rows of `ledger` and `payment_events` are only ever added. States change by the
 arrows of `states.py`, as compare-and-set. Each table names who owns it.
 """
 
