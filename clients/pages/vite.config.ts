@@ -31,7 +31,11 @@ export default defineConfig({
     target: "es2022",
     // The policy of the server allows nothing inline, so small files stay files.
     assetsInlineLimit: 0,
-    modulePreload: { polyfill: false },
+    modulePreload: {
+      polyfill: false,
+      // What a page needs at once is named in its HTML; what comes later loads by itself.
+      resolveDependencies: (_file, files, { hostType }) => (hostType === "html" ? files : []),
+    },
     rollupOptions: {
       input: { index: page("index"), room: page("room"), console: page("console") },
     },

@@ -76,9 +76,10 @@ const priced = (products: Product[], { sku, price_minor }: Events["price.changed
       : product,
   );
 
-/** A refused older `room` keeps the picture; the server orders them by `v`. */
-const room = (now: Picture, data: { room: RoomInfo }): Change =>
-  now.room && data.room.v < now.room.v ? {} : { room: data.room };
+/** A room comes by reply and by event; an older one (`v`) is no news. */
+export function withRoom(now: Picture, { room }: { room: RoomInfo }): Change {
+  return now.room && room.v < now.room.v ? {} : { room };
+}
 
 const drop = (now: Picture, data: { drop: Drop }): Change => ({
   drops: { ...now.drops, [data.drop.id]: data.drop },
@@ -136,9 +137,9 @@ const FOLDS: Folds = {
   "message.highlighted": (now, { message }) => ({
     messages: now.messages.map((one) => (one.id === message.id ? message : one)),
   }),
-  "room.opened": room,
-  "room.changed": room,
-  "room.closed": room,
+  "room.opened": withRoom,
+  "room.changed": withRoom,
+  "room.closed": withRoom,
   "notice.posted": (_, { text }) => ({ notice: text }),
   "stock.changed": (now, { sku, drop, left, v }) => {
     const known = now.stock[drop ?? sku];

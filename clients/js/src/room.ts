@@ -47,6 +47,8 @@ interface OwnEvents {
   status: Status;
   changed: Set<Field>;
   joined: "resumed" | "snapshot";
+  /** A connection, or the try to make one, has ended. */
+  lost: { code: number; reason: string };
 }
 
 export class Room {
@@ -92,7 +94,7 @@ export class Room {
     return Date.now() + this.#session.timeOffsetMs;
   }
 
-  /** Listen to an event of the room, or to `status`, `changed` or `joined`; returns the end of it. */
+  /** Listen to an event of the room, or to `status`, `changed`, `joined` or `lost`; returns the end of it. */
   on<Name extends EventName>(name: Name, listener: (event: RoomEvent<Name>) => void): () => void;
   on<Name extends keyof OwnEvents>(
     name: Name,
@@ -248,6 +250,7 @@ export class Room {
     this.#keepWaiting((waiting) => rule.repeat && repeatable(waiting.frame));
     this.#say(this.#session.position ? "reconnecting" : "connecting");
     this.#timer = setTimeout(() => this.open(), waitMs(this.#failures++, rule.afterMs));
+    this.#emit("lost", { code, reason });
   }
 
   /** Without a connection: what was sent and may not be sent again is answered now. */

@@ -6,7 +6,7 @@
  */
 import { fromWire, type LiveroomError } from "./errors.ts";
 import { newId } from "./ids.ts";
-import { PictureBook, withMessage, withOrder } from "./picture.ts";
+import { PictureBook, withMessage, withOrder, withRoom } from "./picture.ts";
 import type {
   Cart,
   CommandFrame,
@@ -16,6 +16,7 @@ import type {
   Position,
   ReplyFrame,
   RoomEvent,
+  RoomInfo,
   ServerMessage,
   You,
 } from "./wire.ts";
@@ -122,7 +123,8 @@ export class Session {
   }
 
   /** A reply tells its sender what direct events tell the sender's other connections. */
-  #told(ok: { cart?: Cart; order?: Order; message?: Message }): void {
+  #told(ok: { cart?: Cart; order?: Order; message?: Message; room?: RoomInfo }): void {
+    if (ok.room) this.book.put(withRoom(this.book.now, { room: ok.room }));
     if (ok.cart) this.book.put({ cart: ok.cart });
     if (ok.order) this.book.put(withOrder(this.book.now, { order: ok.order }));
     if (ok.message?.text !== undefined) this.book.put(withMessage(this.book.now, ok.message));

@@ -138,6 +138,15 @@ test("a refusal is thrown in its family and is not tried again", async () => {
   expect(Socket.last.sent).toHaveLength(2);
 });
 
+test("each lost connection is told, also one that never was", () => {
+  const lost: number[] = [];
+  room.on("lost", ({ code }) => lost.push(code));
+  Socket.last.onclose({ code: 1006, reason: "" });
+  vi.advanceTimersByTime(500);
+  Socket.last.onclose({ code: 1012, reason: "" });
+  expect(lost).toEqual([1006, 1012]);
+});
+
 test("from 4500 on the room stays closed and says why", () => {
   Socket.last.join();
   Socket.last.onclose({ code: 4502, reason: "" });

@@ -35,7 +35,8 @@ export function sitDown(value: string): void {
     if (!roles.includes("admin") && !roles.includes(`host:${roomId}`)) leave(t("host.notHost"));
   });
   live.room.on("status", (status) => {
-    if (status === "closed" && live.room.why) leave(errorWords(live.room.why));
+    if (desk.value === live && status === "closed" && live.room.why)
+      leave(errorWords(live.room.why));
   });
 }
 
@@ -66,6 +67,13 @@ function did(text: string, undo: () => void): void {
     undo();
   };
   last = done;
+}
+
+/** Keys act one after another: each decides by what the one before it has brought about. */
+let queue: Promise<void> = Promise.resolve();
+
+export function inTurn(act: () => Promise<void> | void): void {
+  queue = queue.then(act);
 }
 
 export function undoLast(): void {

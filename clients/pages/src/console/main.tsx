@@ -14,6 +14,7 @@ import { clock, full, money, switchLanguage, t } from "../words/language.ts";
 import {
   currency,
   desk,
+  inTurn,
   leaving,
   orders,
   paidMinor,
@@ -320,11 +321,11 @@ function onKey(live: Live, event: KeyboardEvent): void {
   if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   const product = /^[1-9]$/.test(event.key) ? live.$shelf.value[Number(event.key) - 1] : undefined;
   const key = event.key.toLowerCase();
-  if (product) tryTo(pin(live, product));
-  else if (key === "0") tryTo(unpin(live, live.$pinned.value));
+  if (product) inTurn(() => tryTo(pin(live, product)));
+  else if (key === "0") inTurn(() => tryTo(unpin(live, live.$pinned.value)));
   else if (key === "p" && live.$room.value?.state === "live") {
-    tryTo(pause(live, !live.$room.value.paused));
-  } else if (key === "z") undoLast();
+    inTurn(() => tryTo(pause(live, !live.$room.value?.paused)));
+  } else if (key === "z") inTurn(undoLast);
 }
 
 function Desk({ live }: { live: Live }) {

@@ -92,7 +92,7 @@ function Chart({ line }: { line: Line }) {
     line === "left" || line === "watching" ? (raw[i] ?? 0) : smooth(raw, i),
   );
   const top = Math.max(1, ...values);
-  const step = 240 / (KEPT_MAX - 1);
+  const step = 240 / Math.max(11, values.length - 1);
   const start = 240 - (values.length - 1) * step;
   const points = values.map((value, i) => `${start + i * step},${44 - (value / top) * 38}`);
   const now = values.at(-1) ?? 0;

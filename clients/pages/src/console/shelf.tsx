@@ -97,7 +97,6 @@ function Row({ live, product, place }: { live: Live; product: Product; place: nu
         <Picture product={product} />
         <div class="what">
           <h3>{product.title}</h3>
-          <span class="num">{money(Math.min(...prices), product.currency)}</span>
           <Stock live={live} skus={product.skus.map((sku) => sku.id)} />
         </div>
         <div class="acts">
@@ -111,8 +110,16 @@ function Row({ live, product, place }: { live: Live; product: Product; place: nu
             <PinMark />
             {t(pinned ? "host.unpin" : "host.pin")}
           </button>
-          <button type="button" class="link" aria-expanded={open} onClick={() => setOpen(!open)}>
-            {t("host.details")}
+          <button
+            type="button"
+            class="link"
+            aria-expanded={open}
+            aria-label={`${t("host.details")}: ${product.title}`}
+            title={t("host.details")}
+            onClick={() => setOpen(!open)}
+          >
+            <span class="num">{money(Math.min(...prices), product.currency)}</span>{" "}
+            {open ? "▴" : "▾"}
           </button>
         </div>
       </div>

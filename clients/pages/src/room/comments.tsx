@@ -23,8 +23,9 @@ async function say(text: string): Promise<void> {
   }
 }
 
-const Line = ({ one, mine }: { one: Message; mine: boolean }) => (
+const Line = ({ one, mine, host }: { one: Message; mine: boolean; host: boolean }) => (
   <li class={mine ? "mine" : ""}>
+    {host && <em class="badge">{t("chat.host")}</em>}
     <b class={`hue-${hashOf(one.member) % 6}`}>{one.name}</b> {one.text}
   </li>
 );
@@ -34,6 +35,7 @@ export function Comments() {
   const [back, setBack] = useState<number | null>(null);
   const said = show.$messages.value.slice(-SHOWN_MAX);
   const you = show.you.value;
+  const host = show.$room.value?.host;
   const last = said.at(-1)?.n ?? 0;
 
   useLayoutEffect(() => {
@@ -54,7 +56,7 @@ export function Comments() {
           <li class="quiet">{t("chat.empty")}</li>
         )}
         {said.map((one) => (
-          <Line key={one.id} one={one} mine={one.member === you?.id} />
+          <Line key={one.id} one={one} mine={one.member === you?.id} host={one.member === host} />
         ))}
         {pending.value.map((one) => (
           <li key={one.key} class="mine pending">

@@ -27,7 +27,7 @@ const fetchLater = async () => {
 
 // A room that does not exist is refused before the upgrade, which a browser does not tell.
 let asked = false;
-show.room.on("status", () => {
+show.room.on("lost", () => {
   if (asked || show.room.position) return;
   asked = true;
   api.get(`/v1/rooms/${encodeURIComponent(show.room.id)}`).catch((error) => {

@@ -1,4 +1,5 @@
 /** The sheet from below: one at a time, closed by Escape, by the dark around it, or its cross. */
+import "../words/buying.ts";
 import { useEffect, useRef } from "preact/hooks";
 import { CloseMark } from "../parts/marks.tsx";
 import { t } from "../words/language.ts";

@@ -1,9 +1,10 @@
 /** Which language is spoken, and how it says words, money, numbers and times. */
 import { effect, signal } from "@preact/signals";
+import type { BUYING_WORDS } from "./buying.ts";
 import type { HOST_WORDS } from "./host.ts";
 import { type Pair, WORDS } from "./words.ts";
 
-export type Word = keyof typeof WORDS | keyof typeof HOST_WORDS;
+export type Word = keyof typeof WORDS | keyof typeof BUYING_WORDS | keyof typeof HOST_WORDS;
 
 const words: Record<string, Pair> = { ...WORDS };
 

@@ -1,0 +1,203 @@
+"""The pages, in a real browser against a real server."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import host, kept
+
+pytestmark = pytest.mark.browser
+
+DESK = {"viewport": {"width": 1280, "height": 800}, "is_mobile": False, "has_touch": False}
+SCREENSHOT_BYTES_MAX = 150_000
+DRAWN = """[...document.images].every(
+    (image) => image.complete || image.getBoundingClientRect().top > innerHeight)"""
+TALK = (
+    ("Mia", "hello from Lisbon"),
+    ("南星", "这个颜色太好看了"),
+    ("June", "how does the M fit at 165 cm?"),
+    ("木木", "茶具能上飞机吗"),
+    ("Leo", "love the light in there"),
+    ("知夏", "已拍!"),
+    ("Ivy", "that glaze, I'm in love"),
+    ("阿月", "还有M码吗?"),
+    ("Tom", "is it see-through?"),
+    ("小满", "梨形身材能穿吗"),
+    ("Noah", "Ordered two, thank you!"),
+)
+
+
+def test_guest_becomes_buyer_and_pays(shop, open_page):
+    """A guest sees a pin, becomes a buyer with one tap, buys with two, pays, and sees it paid."""
+    page = open_page(f"{shop.url}/room/tonight")
+    expect(page.get_by_role("heading", name="Linen evening")).to_be_visible()
+
+    host(shop, "product.pin", product="trousers")
+    card = page.locator(".pin")
+    expect(card).to_contain_text("Wide-leg linen trousers")
+    expect(card).to_contain_text("¥199")
+    expect(card).to_contain_text("36 left")
+
+    page.get_by_label("Say something…").fill("好看!")
+    page.get_by_label("Say something…").press("Enter")
+    expect(page.get_by_role("log")).to_contain_text("好看!")
+
+    card.get_by_role("button", name="Buy").click()
+    page.locator(".choice label").filter(has_text="M").click()
+    page.get_by_role("button", name="Buy now · ¥199").click()
+    page.get_by_label("Your name").fill("Ann")
+    page.get_by_role("button", name="Continue as Ann").click()
+
+    sheet = page.get_by_role("dialog")
+    expect(sheet).to_contain_text("Your order")
+    expect(sheet).to_contain_text("Wide-leg linen trousers · M × 1")
+    expect(sheet).to_contain_text(re.compile(r"Pay within 1[45]:\d\d"))
+    expect(card).to_contain_text("35 left")
+
+    page.get_by_role("button", name="Try a declined card").click()
+    expect(page.get_by_role("alert")).to_contain_text("Payment failed. Try again")
+    page.get_by_role("button", name="Pay ¥199").click()
+    expect(page.get_by_role("heading", name="Paid")).to_be_visible()
+    assert shop.audit()["ok"]
+
+    page.reload()
+    page.get_by_role("button", name="Bag").click()
+    page.get_by_role("tab", name="Orders").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Paid")
+
+
+def test_cart_holds_units_until_they_are_let_go(shop, open_page):
+    """What is in the cart is the buyer's, with a timer, and is on sale again once removed."""
+    page = open_page(f"{shop.url}/room/tonight#token={shop.token('ben')}")
+    page.get_by_role("button", name="Bag").click()
+    page.get_by_role("button", name="Buy: Moonlit silk scarf").click()
+    page.get_by_role("button", name="One more").click()
+    page.get_by_role("button", name="Add to cart").click()
+    page.get_by_role("button", name="Bag (2)").click()
+
+    sheet = page.get_by_role("dialog")
+    expect(sheet).to_contain_text("¥259 × 2")
+    expect(sheet).to_contain_text(re.compile(r"Held for \d+:\d\d"))
+    page.get_by_role("tab", name="Shelf").click()
+    scarf = sheet.get_by_role("listitem").filter(has_text="Moonlit silk scarf")
+    expect(scarf).to_contain_text("10 left")
+    page.get_by_role("tab", name="Cart").click()
+    page.get_by_role("button", name="Remove").click()
+    expect(sheet).to_contain_text("Your cart is empty.")
+    page.get_by_role("tab", name="Shelf").click()
+    expect(scarf).to_contain_text("12 left")
+
+
+def test_room_in_chinese_and_switched(shop, open_page):
+    """A Chinese browser is spoken to in Chinese; one tap speaks English."""
+    page = open_page(f"{shop.url}/room/tonight", locale="zh-CN")
+    expect(page.get_by_role("button", name="关注")).to_be_visible()
+    page.get_by_role("button", name="Switch to English").click()
+    expect(page.get_by_role("button", name="Follow")).to_be_visible()
+
+
+def test_page_comes_back_by_itself(shop, open_page):
+    """A page whose network goes says so, and shows what it missed when it is back."""
+    page = open_page()
+    wires, cut = [], False
+
+    def relay(wire):
+        if cut:
+            wire.close(code=1012)
+        else:
+            wires.append(wire)
+            wire.connect_to_server()
+
+    page.route_web_socket("**/ws/tonight", relay)
+    page.goto(f"{shop.url}/room/tonight")
+    expect(page.get_by_role("button", name="Connected")).to_be_visible()
+    cut = True
+    wires.pop().close(code=1012)
+    expect(page.get_by_role("button", name="Reconnecting…").first).to_be_visible()
+    host(shop, "notice.post", text="We are back")
+    cut = False
+    expect(page.get_by_text("We are back")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("button", name="Connected")).to_be_visible()
+
+
+def test_console_pins_by_key_and_takes_back(shop, open_page):
+    """The host pins with one key, takes it back with another, and pauses all sales."""
+    token = shop.token("mia", "host:tonight", "merchant:lin")
+    console = open_page(f"{shop.url}/console/tonight#token={token}", **DESK)
+    viewer = open_page(f"{shop.url}/room/tonight")
+    expect(console.get_by_role("heading", name="Shelf")).to_be_visible()
+    assert "token" not in console.url
+
+    console.keyboard.press("3")
+    expect(viewer.locator(".pin")).to_contain_text("月白马克杯")
+    console.keyboard.press("z")
+    expect(viewer.locator(".pin").filter(has_text="月白马克杯")).to_have_count(0)
+    console.keyboard.press("3")
+    expect(viewer.locator(".pin")).to_contain_text("月白马克杯")
+
+    console.keyboard.press("p")
+    expect(viewer.locator(".pin").get_by_role("button", name="Sales are paused")).to_be_disabled()
+    console.keyboard.press("p")
+    expect(viewer.locator(".pin").get_by_role("button", name="Buy")).to_be_enabled()
+
+
+def test_comment_removed_by_the_host_leaves_the_screens(shop, open_page):
+    """A removed comment goes from the console at once, and from every screen after the undo."""
+    token = shop.token("mia", "host:tonight", "merchant:lin")
+    viewer = open_page(f"{shop.url}/room/tonight")
+    viewer.get_by_label("Say something…").fill("buy numbers here")
+    viewer.get_by_label("Say something…").press("Enter")
+    console = open_page(f"{shop.url}/console/tonight#token={token}", **DESK)
+    console.get_by_role("button", name=re.compile("Remove this comment.*buy numbers")).click()
+    expect(console.get_by_role("log")).not_to_contain_text("buy numbers here")
+    expect(viewer.get_by_role("log")).not_to_contain_text("buy numbers here", timeout=15_000)
+
+
+def test_console_asks_for_a_token(shop, open_page):
+    """Without a token the console asks for one, and a viewer's is turned away."""
+    page = open_page(f"{shop.url}/console/tonight")
+    page.get_by_label("Host token").fill(shop.token("nobody"))
+    page.get_by_role("button", name="Open the console").click()
+    expect(page.get_by_role("alert")).to_contain_text("not for this room's host")
+
+
+def test_list_of_rooms_leads_into_one(shop, open_page):
+    """The front page shows the live room, and one tap enters it."""
+    page = open_page(shop.url)
+    page.get_by_role("link", name=re.compile("Linen evening")).click()
+    expect(page).to_have_url(f"{shop.url}/room/tonight")
+
+
+def test_unknown_room_says_so(shop, open_page):
+    """A room that does not exist is named as such, with a way on."""
+    page = open_page(shop.url)
+    page.goto(f"{shop.url}/room/nowhere")
+    expect(page.get_by_text("There is no such room.")).to_be_visible()
+
+
+@pytest.mark.skipif("LIVEROOM_SCREENSHOT" not in os.environ, reason="makes docs/screenshot.png")
+def test_screenshot_of_the_readme(shop, open_page):
+    """The picture of the README is of the pages as they are."""
+    host(shop, "product.unpin")
+    for product in ("scarf", "trousers"):
+        host(shop, "product.pin", product=product)
+    for name, text in TALK:
+        with shop.http() as anyone:
+            given = anyone.post("/v1/sandbox/tokens", json={"name": name}).json()
+        with shop.http(given["token"]) as by:
+            sent = {"cmd": "message.post", "data": {"text": text}}
+            assert by.post("/v1/rooms/tonight/commands", json=sent).status_code == 200
+    page: Page = open_page(
+        f"{shop.url}/room/tonight",
+        **DESK | {"viewport": {"width": 940, "height": 580}},
+        reduced_motion="reduce",
+    )
+    expect(page.get_by_role("log")).to_contain_text("Ordered two, thank you!")
+    page.wait_for_function(DRAWN)
+    kept("screenshot.png").parent.mkdir(exist_ok=True)
+    page.screenshot(path=kept("screenshot.png"))
+    assert kept("screenshot.png").stat().st_size < SCREENSHOT_BYTES_MAX
