@@ -193,7 +193,8 @@ def test_screenshot_of_the_readme(shop, open_page):
             assert by.post("/v1/rooms/tonight/commands", json=sent).status_code == 200
     page: Page = open_page(
         f"{shop.url}/room/tonight",
-        **DESK | {"viewport": {"width": 940, "height": 580}},
+        **DESK | {"viewport": {"width": 1180, "height": 720}},
+        device_scale_factor=0.72,
         reduced_motion="reduce",
     )
     expect(page.get_by_role("log")).to_contain_text("Ordered two, thank you!")
