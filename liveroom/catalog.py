@@ -23,12 +23,17 @@ from liveroom.store.database import Database, now_ms
 PAGE_MAX: Final = 100
 STOCK_MAX: Final = 10**9
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
-Title = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+# Something to be seen, and no NUL: PostgreSQL cannot keep one.
+SHOWN: Final = r"^[^\x00]*[^\s\x00][^\x00]*$"
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=120, pattern=SHOWN)]
+Title = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=SHOWN)]
 Tags = Annotated[
-    list[Annotated[str, msgspec.Meta(min_length=1, max_length=40)]], msgspec.Meta(max_length=20)
+    list[Annotated[str, msgspec.Meta(min_length=1, max_length=40, pattern=SHOWN)]],
+    msgspec.Meta(max_length=20),
 ]
-Picture = Annotated[str, msgspec.Meta(pattern=r"^(https?://|/|data:image/)\S+$", max_length=4096)]
+Picture = Annotated[
+    str, msgspec.Meta(pattern=r"^(https?://|/|data:image/)[^\s\x00]+$", max_length=4096)
+]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=10**6)]
 
 

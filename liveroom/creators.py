@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from liveroom import shapes
-from liveroom.catalog import Name, Page, Tags, Title, insert_new, page
+from liveroom.catalog import SHOWN, Name, Page, Tags, Title, insert_new, page
 from liveroom.errors import Invalid
 from liveroom.ids import Id, new_id
 from liveroom.store import tables
@@ -21,7 +21,7 @@ from liveroom.store.database import Database, now_ms
 
 Role = Literal["buyer", "manager", "clerk"]
 Roles = Annotated[list[Role], msgspec.Meta(max_length=3)]
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=10_000)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=10_000, pattern=SHOWN)]
 Products = Annotated[list[Id], msgspec.Meta(max_length=50)]
 
 

@@ -28,7 +28,7 @@ from liveroom.store.database import Database, now_ms
 
 SHELF_MAX: Final = 200
 
-Url = Annotated[str, msgspec.Meta(pattern=r"^https?://\S+$", max_length=2000)]
+Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s\x00]+$", max_length=2000)]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=3600)]
 Rate = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 

@@ -226,7 +226,9 @@ def test_lists_go_by_cursor(run, house):
                 seen += [one["id"] for one in page["items"]]
                 after = page["next"]
             assert sorted(seen) == ["p1", "p2", "p3", "p4"]
-            for query in ("limit=0", "limit=101", "limit=x", "limit=-1", "after=x", "limit=1e3"):
+            limits = ("limit=0", "limit=101", "limit=x", "limit=-1", "limit=1e3")
+            hidden = ("limit=0000019999", "limit=000001" + "9" * 30, "shop=%00", "after=1.%00")
+            for query in (*limits, *hidden, "after=x", "after=" + "9" * 30 + ".p1"):
                 told = await h.ask("GET", f"/v1/products?{query}")
                 assert (told.status_code, told.json()["code"]) == (422, "bad_argument"), query
 
@@ -531,6 +533,9 @@ def test_ledger_shows_every_movement_with_its_sums(run, house):
             assert [row["available_after"] for row in page["items"]] == [8, 6]
             assert page["next"] is None
             assert (await h.ask("GET", "/v1/skus/nothing/ledger", ADMIN)).status_code == 404
+            for forged in ("x", "sku:a:" + "9" * 30, "sku:a:-1"):
+                told = await h.ask("GET", f"/v1/skus/a/ledger?after={forged}", ADMIN)
+                assert (told.status_code, told.json()["code"]) == (422, "bad_argument"), forged
 
     run(story())
 

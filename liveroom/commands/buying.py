@@ -64,6 +64,8 @@ async def cart_remove(call: Call) -> dict[str, Any]:
 
 async def cart_checkout(call: Call) -> dict[str, Any]:
     """Order what the cart holds, all of it or nothing."""
+    if call.args.coupon is not None:
+        return {"order": (await _first_or(call, _no_coupon(call))).builtin()}
     order = await call.services.orders.checkout(
         order=call.args.order, buyer=call.member.id, room=call.room, content=call.content
     )
@@ -78,11 +80,10 @@ async def order_place(call: Call) -> dict[str, Any]:
     ]
     try:
         await _on_sale(call, [line.sku for line in lines])
-    except (Refused, Invalid):
-        first = await _first_answer(call)
-        if first is None:
-            raise
-        return {"order": first.builtin()}
+        if call.args.coupon is not None:
+            raise _no_coupon(call)
+    except (Refused, Invalid) as refusal:
+        return {"order": (await _first_or(call, refusal)).builtin()}
     order = await call.services.orders.place(
         order=call.args.order,
         buyer=call.member.id,
@@ -94,12 +95,18 @@ async def order_place(call: Call) -> dict[str, Any]:
     return {"order": order.builtin()}
 
 
-async def _first_answer(call: Call) -> shapes.Order | None:
-    """What this order id was answered before, whatever would refuse it now."""
+def _no_coupon(call: Call) -> Invalid:
+    """No coupon is in force: whoever names one must not pay the full price unasked."""
+    data = {"coupon": call.args.coupon}
+    return Invalid("not_found", "There is no such coupon.", data=data)
+
+
+async def _first_or(call: Call, refusal: LiveroomError) -> shapes.Order:
+    """What this order id was answered before, whatever would refuse it now; else the refusal."""
     order = call.args.order
     known = await call.services.db.read(lambda conn: known_orders(conn, [order]))
     if order not in known:
-        return None
+        raise refusal
     first = first_answer(known[order], call.member.id, call.content)
     if isinstance(first, LiveroomError):
         raise first

@@ -247,7 +247,7 @@ def movements(conn: Connection, sku: str, *, after: str | None, limit: int) -> M
     )
     if after is not None:
         pool, _, seq = after.rpartition(":")
-        if not seq.isdecimal():
+        if not (seq.isascii() and seq.isdecimal() and len(seq) < 16):
             raise Invalid("bad_argument", "This is no cursor of a ledger.")
         query = query.where(tuple_(_T.ledger.c.pool, _T.ledger.c.seq) > (pool, int(seq)))
     rows = conn.execute(query).mappings().all()

@@ -82,8 +82,11 @@ async def json_object(request: Request) -> dict[str, Any]:
 
 def paging(request: Request) -> Paging:
     """`?after=&limit=`; `next` of the page before is `after` of this one."""
+    if any("\0" in value for value in request.query_params.values()):
+        raise Invalid("bad_argument", "A query holds no NUL.")  # PostgreSQL cannot take one
     given = request.query_params.get("limit", str(PAGE))
-    if not (given.isascii() and given.isdecimal() and 1 <= int(given[:6]) <= PAGE_MAX):
+    is_short = given.isascii() and given.isdecimal() and len(given) < 10
+    if not (is_short and 1 <= int(given) <= PAGE_MAX):
         raise Invalid("bad_argument", f"`limit` is 1 to {PAGE_MAX}.")
     after = request.query_params.get("after") or request.query_params.get("cursor")
     return Paging(after, int(given))
