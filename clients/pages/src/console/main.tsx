@@ -279,7 +279,7 @@ function OnAir({ live }: { live: Live }) {
 }
 
 function Talk({ live }: { live: Live }) {
-  const list = useRef<HTMLUListElement>(null);
+  const list = useRef<HTMLDivElement>(null);
   const [follow, setFollow] = useState(true);
   const said = live.$messages.value.filter((one) => !leaving.value.has(one.id)).slice(-SHOWN_MAX);
   const last = said.at(-1)?.id;
@@ -293,24 +293,26 @@ function Talk({ live }: { live: Live }) {
   return (
     <section class="panel talk" aria-labelledby="talk-title">
       <h2 id="talk-title">{t("host.comments")}</h2>
-      <ul ref={list} onScroll={scrolled} role="log" aria-live="off" tabIndex={0}>
-        {said.map((one) => (
-          <li key={one.id}>
-            <p>
-              <b class={`hue-${hashOf(one.member) % 6}`}>{one.name}</b> {one.text}
-            </p>
-            <button
-              type="button"
-              class="remove"
-              onClick={() => removeComment(live, one.id)}
-              aria-label={`${t("host.remove")}: ${one.name} ${one.text}`}
-              title={t("host.remove")}
-            >
-              <CloseMark />
-            </button>
-          </li>
-        ))}
-      </ul>
+      <div class="log" ref={list} onScroll={scrolled} role="log" aria-live="off" tabIndex={0}>
+        <ul>
+          {said.map((one) => (
+            <li key={one.id}>
+              <p>
+                <b class={`hue-${hashOf(one.member) % 6}`}>{one.name}</b> {one.text}
+              </p>
+              <button
+                type="button"
+                class="remove"
+                onClick={() => removeComment(live, one.id)}
+                aria-label={`${t("host.remove")}: ${one.name} ${one.text}`}
+                title={t("host.remove")}
+              >
+                <CloseMark />
+              </button>
+            </li>
+          ))}
+        </ul>
+      </div>
     </section>
   );
 }

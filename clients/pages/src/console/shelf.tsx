@@ -2,6 +2,7 @@
 import type { Product, Sku } from "@liveroom/client";
 import { useState } from "preact/hooks";
 import type { Live } from "../live/live.ts";
+import { priceOf } from "../live/stock.ts";
 import { Bar, Tick } from "../parts/figures.tsx";
 import { PinMark } from "../parts/marks.tsx";
 import { Picture } from "../parts/picture.tsx";
@@ -88,7 +89,7 @@ function SkuRow({ live, product, sku }: { live: Live; product: Product; sku: Sku
 function Row({ live, product, place }: { live: Live; product: Product; place: number }) {
   const [open, setOpen] = useState(false);
   const pinned = live.$pinned.value.some((one) => one.id === product.id);
-  const prices = product.skus.map((sku) => sku.price_minor);
+  const price = money(priceOf(product).minor, product.currency);
   const key = place <= 9 ? String(place) : "";
   return (
     <li class={`shelf-row ${pinned ? "pinned" : ""}`}>
@@ -114,11 +115,11 @@ function Row({ live, product, place }: { live: Live; product: Product; place: nu
             type="button"
             class="link"
             aria-expanded={open}
-            aria-label={`${t("host.details")}: ${product.title}`}
+            aria-label={`${price} ${t("host.details")}: ${product.title}`}
             title={t("host.details")}
             onClick={() => setOpen(!open)}
           >
-            <span class="num">{money(Math.min(...prices), product.currency)}</span>{" "}
+            <span class="num">{price}</span>
             {open ? "▴" : "▾"}
           </button>
         </div>

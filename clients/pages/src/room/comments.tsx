@@ -31,7 +31,7 @@ const Line = ({ one, mine, host }: { one: Message; mine: boolean; host: boolean 
 );
 
 export function Comments() {
-  const list = useRef<HTMLUListElement>(null);
+  const list = useRef<HTMLDivElement>(null);
   const [back, setBack] = useState<number | null>(null);
   const said = show.$messages.value.slice(-SHOWN_MAX);
   const you = show.you.value;
@@ -51,19 +51,21 @@ export function Comments() {
   const fresh = back === null ? 0 : last - back;
   return (
     <section class="comments" aria-label={t("chat.title")}>
-      <ul ref={list} onScroll={scrolled} role="log" aria-live="polite" tabIndex={0}>
-        {said.length === 0 && show.$room.value?.state === "live" && (
-          <li class="quiet">{t("chat.empty")}</li>
-        )}
-        {said.map((one) => (
-          <Line key={one.id} one={one} mine={one.member === you?.id} host={one.member === host} />
-        ))}
-        {pending.value.map((one) => (
-          <li key={one.key} class="mine pending">
-            <b>{you?.name ?? t("chat.you")}</b> {one.text}
-          </li>
-        ))}
-      </ul>
+      <div class="log" ref={list} onScroll={scrolled} role="log" aria-live="polite" tabIndex={0}>
+        <ul>
+          {said.length === 0 && show.$room.value?.state === "live" && (
+            <li class="quiet">{t("chat.empty")}</li>
+          )}
+          {said.map((one) => (
+            <Line key={one.id} one={one} mine={one.member === you?.id} host={one.member === host} />
+          ))}
+          {pending.value.map((one) => (
+            <li key={one.key} class="mine pending">
+              <b>{you?.name ?? t("chat.you")}</b> {one.text}
+            </li>
+          ))}
+        </ul>
+      </div>
       {fresh > 0 && (
         <button type="button" class="fresh" onClick={() => setBack(null)}>
           ↓ {t("chat.new", { n: fresh })}

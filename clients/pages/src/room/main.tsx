@@ -125,7 +125,7 @@ function Page() {
   return (
     <div class={`room ${wide.value ? "wide" : "narrow"}`}>
       {wide.value && (
-        <aside class="side">
+        <aside class="side" aria-label={t("bag.open")}>
           <a class="wordmark" href="/">
             <img src={new URL("../look/mark.svg", import.meta.url).href} alt="" />
             liveroom
@@ -153,7 +153,7 @@ function Page() {
         </div>
       </main>
       {wide.value && (
-        <aside class="side talk">
+        <aside class="side talk" aria-label={t("chat.title")}>
           <h2>{t("chat.title")}</h2>
           <Comments />
           <div class="hand">
