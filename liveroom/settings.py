@@ -28,6 +28,13 @@ FILE: Final = Path("liveroom.toml")
 NO_LIMIT_MS: Final = 10 * 365 * 24 * 3600 * 1000
 """What 0 stands for where a deadline needs a number: ten years."""
 
+_REDIS_SCHEMES: Final = (
+    "redis://",
+    "rediss://",
+    "unix://",
+    "redis+cluster://",
+    "rediss+cluster://",
+)
 _HIDDEN: Final = "(hidden)"
 _not_negative = validators.Number(gte=0)
 
@@ -37,8 +44,8 @@ def _doc(text: str, *checks: Any) -> Parameter:
 
 
 def _redis_url(_type: Any, value: str | None) -> None:
-    if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("Must start with redis://, rediss:// or unix://.")
+    if value is not None and not value.startswith(_REDIS_SCHEMES):
+        raise ValueError(f"Must start with one of {', '.join(_REDIS_SCHEMES)}.")
 
 
 def _database_url(_type: Any, value: str | None) -> None:
@@ -74,7 +81,11 @@ class Settings:
     )
     redis_url: Annotated[
         str | None,
-        _doc("Redis 7 or Valkey 8 and later; without it the embedded Valkey.", _redis_url),
+        _doc(
+            "Redis 7 or Valkey 8 and later, or with redis+cluster:// a cluster of them; "
+            "without it the embedded Valkey.",
+            _redis_url,
+        ),
     ] = None
     database_url: Annotated[
         str | None,

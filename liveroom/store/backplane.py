@@ -13,8 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from redis.asyncio import Redis
-
 from liveroom.batching import Batcher
 from liveroom.clock import Clock
 from liveroom.events import Event, Position
@@ -22,7 +20,7 @@ from liveroom.metrics import counters
 from liveroom.store import items, keys, scripts
 from liveroom.store.items import Batch, Item, RoomState
 from liveroom.store.listener import Listener
-from liveroom.store.scripts import Script, pack, unpack, unpack_raw
+from liveroom.store.scripts import Client, Script, pack, unpack, unpack_raw
 
 BATCH_MAX: Final = 256
 WAITING_MAX: Final = 20_000
@@ -40,7 +38,7 @@ class Backplane:
     ends so may or may not have happened; an item with `once` can be given again.
     """
 
-    def __init__(self, client: Redis, subscriber: Redis, clock: Clock) -> None:
+    def __init__(self, client: Client, subscriber: Client, clock: Clock) -> None:
         self._client: Any = client  # its methods are typed for sync and async at once
         self._clock = clock
         self._publish = Script("room_publish")
@@ -56,7 +54,7 @@ class Backplane:
         )
         self._rooms: Counter[str] = Counter()
         self._partitions: Counter[int] = Counter()
-        self._listener = Listener(subscriber, heed=self._heed, on_reset=self._reset)
+        self._listener = Listener(scripts.ways(subscriber), heed=self._heed, on_reset=self._reset)
 
     # ── listening ─────────────────────────────────────────────────────────────────────────
 
@@ -174,19 +172,26 @@ class Backplane:
     # ── reading ───────────────────────────────────────────────────────────────────────────
 
     async def position(self, rooms: Sequence[str]) -> dict[str, Position]:
-        """Where each room's log stands, one call a partition; a lost log begins anew by it."""
+        """Where each room's log stands, one call a partition; a lost log begins anew by it.
+
+        Rooms that cannot be read are left out, unless none of them can.
+        """
         parts: dict[int, list[str]] = {}
         for room in rooms:
             parts.setdefault(keys.partition(room), []).append(room)
         calls = [_positions_call(part, among) for part, among in parts.items()]
-        found = {}
+        found: dict[str, Position] = {}
+        fault: Exception | None = None
         for among, reply in zip(
             parts.values(), await self._positions.each(self._client, calls), strict=True
         ):
             if isinstance(reply, Exception):
-                raise reply
+                fault = reply
+                continue
             rows = zip(among, reply[::2], reply[1::2], strict=True)
             found.update({room: Position(epoch.decode(), seq) for room, epoch, seq in rows})
+        if fault is not None and not found:
+            raise fault
         return found
 
     async def read(self, room: str, since: Position, limit: int = READ_MAX) -> list[Event] | None:

@@ -11,12 +11,11 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from liveroom.ids import new_id
 from liveroom.store import keys
-from liveroom.store.scripts import Script, pack, store_errors, unpack
+from liveroom.store.scripts import Client, Script, pack, store_errors, unpack
 
 PLACING_MS: Final = 5_000
 """How long a hold may be placing before the sweep asks SQL what became of it."""
@@ -192,7 +191,7 @@ class Inspection(NamedTuple):
 class Gates:
     """The gates of all partitions in one Redis."""
 
-    def __init__(self, client: Redis, *, held_ms: int, placing_ms: int = PLACING_MS) -> None:
+    def __init__(self, client: Client, *, held_ms: int, placing_ms: int = PLACING_MS) -> None:
         self._client = client
         self._held_ms = held_ms
         self._placing_ms = placing_ms

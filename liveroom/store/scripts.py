@@ -22,9 +22,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from liveroom.errors import FAMILIES, LiveroomError, Unavailable, error
+from liveroom.store.cluster import Cluster, Masters, is_cluster
+from liveroom.store.listener import OneServer, Ways
 
-Client = Redis
-"""A connection pool for commands, for those who hand it on without knowing the library."""
+Client = Redis | Cluster
+"""A way to Redis for commands, for those who hand it on without knowing the library."""
 
 LUA: Final = Path(__file__).parent / "lua"
 COMMAND_TIMEOUT_S: Final = 1.5
@@ -62,8 +64,10 @@ def unpack_raw(packed: bytes) -> Any:
     return msgpack.unpackb(packed, raw=True, strict_map_key=False)
 
 
-def connect(url: str, *, connections_max: int = CONNECTIONS_MAX) -> Redis:
+def connect(url: str, *, connections_max: int = CONNECTIONS_MAX) -> Client:
     """A client for commands: 1.5 s for each, no retries, a bounded pool that is waited for."""
+    if is_cluster(url):
+        return Cluster.at(url)
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=connections_max,
@@ -76,8 +80,10 @@ def connect(url: str, *, connections_max: int = CONNECTIONS_MAX) -> Redis:
     return Redis.from_pool(pool)
 
 
-def connect_subscriber(url: str) -> Redis:
-    """A client for a listening connection: it may be silent for as long as it likes."""
+def connect_subscriber(url: str) -> Client:
+    """A client for listening connections: they may be silent for as long as they like."""
+    if is_cluster(url):
+        return Cluster.at(url)
     pool: ConnectionPool = ConnectionPool.from_url(
         url,
         socket_timeout=None,
@@ -86,6 +92,11 @@ def connect_subscriber(url: str) -> Redis:
         protocol=2,
     )
     return Redis.from_pool(pool)
+
+
+def ways(subscriber: Client) -> Ways:
+    """The ways for a `Listener`, of a client made by `connect_subscriber`."""
+    return Masters(subscriber) if isinstance(subscriber, Cluster) else OneServer(subscriber)
 
 
 @contextmanager
@@ -130,7 +141,7 @@ class Script:
         self.source = _source(name)
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
-    async def __call__(self, client: Redis, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def __call__(self, client: Client, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """What the script returns.
 
         Raises:
@@ -144,7 +155,7 @@ class Script:
                 except redis.exceptions.NoScriptError:
                     return await client.eval(self.source, len(keys), *keys, *args)
 
-    async def each(self, client: Redis, calls: Sequence[Call]) -> list[Any]:
+    async def each(self, client: Client, calls: Sequence[Call]) -> list[Any]:
         """One answer for each call, in one round trip; an answer may be an exception.
 
         Calls stand alone: one that fails changes nothing for the others.
@@ -157,6 +168,8 @@ class Script:
                 return [await self(client, *calls[0])]
             except (LiveroomError, redis.exceptions.ResponseError) as refusal:
                 return [refusal]
+        if isinstance(client, Cluster):
+            return await self._each_of_cluster(client, calls)
         with store_errors():
             async with asyncio.timeout(COMMAND_TIMEOUT_S):
                 answers = await self._pipeline(client, calls)
@@ -174,25 +187,49 @@ class Script:
                 pipe.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
             return await pipe.execute(raise_on_error=False)
 
+    async def _each_of_cluster(self, client: Cluster, calls: Sequence[Call]) -> list[Any]:
+        with store_errors():
+            answers = await client.pipelines(
+                [(keys[0], ("EVALSHA", self.sha, len(keys), *keys, *args)) for keys, args in calls]
+            )
+        unknown = [at for at, answer in enumerate(answers) if _is_unknown(answer)]
+        again = await asyncio.gather(
+            *(self(client, *calls[at]) for at in unknown), return_exceptions=True
+        )
+        for at, answer in zip(unknown, again, strict=True):
+            answers[at] = answer
+        return [house_error(a) if isinstance(a, Exception) else a for a in answers]
 
-async def run_id(client: Redis) -> str:
-    """The run id of the server: it changes with every start of it."""
-    with store_errors():
-        return str((await client.info("server"))["run_id"])
+
+async def run_id(client: Client) -> str:
+    """The run id of the server: it changes with every start of it. In a cluster all of them."""
+    return " ".join(str(server["run_id"]) for server in await _infos(client, "server"))
 
 
-async def check_policy(client: Redis) -> None:
+async def check_policy(client: Client) -> None:
     """Refuse a Redis that forgets by itself, or that is too old for sharded pub/sub.
 
     Raises:
         StoreUnfit: with the setting that must change.
         Unavailable: `store_down` when it does not answer.
     """
+    for memory in await _infos(client, "memory"):
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise StoreUnfit(f"Redis has maxmemory-policy {policy}; it must be noeviction")
+    for server in await _infos(client, "server"):
+        version = str(server["redis_version"])
+        if int(version.split(".", maxsplit=1)[0]) < REDIS_VERSION_MIN:
+            raise StoreUnfit(f"Redis is {version}; it must be {REDIS_VERSION_MIN}.0 or newer")
+        clustered = server.get("redis_mode", server.get("server_mode")) == "cluster"
+        if clustered and not isinstance(client, Cluster):
+            raise StoreUnfit("Redis is a cluster; its URL must start with redis+cluster://")
+        if isinstance(client, Cluster) and not clustered:
+            raise StoreUnfit("Redis is no cluster; its URL must start with redis://")
+
+
+async def _infos(client: Client, section: str) -> list[dict[str, Any]]:
     with store_errors():
-        memory, server = await client.info("memory"), await client.info("server")
-    policy = memory.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        raise StoreUnfit(f"Redis has maxmemory-policy {policy}; it must be noeviction")
-    version = str(server["redis_version"])
-    if int(version.split(".", maxsplit=1)[0]) < REDIS_VERSION_MIN:
-        raise StoreUnfit(f"Redis is {version}; it must be {REDIS_VERSION_MIN}.0 or newer")
+        if isinstance(client, Cluster):
+            return await client.infos(section)
+        return [await client.info(section)]
