@@ -121,7 +121,9 @@ class Orders:
         request = HoldRequest(
             buyer=buyer, room=room, key=order, lines=_merged(lines), kind="placing", again=again
         )
-        return await self._once(order, buyer, content, lambda: self._buy_now(request, content))
+        return await self._once(
+            order, buyer, content, lambda: self._buy_now(request, content), again=again
+        )
 
     async def checkout(self, *, order: str, buyer: str, room: str, content: str) -> shapes.Order:
         """Order what the buyer's cart in this room holds: all of it or nothing.
@@ -174,16 +176,22 @@ class Orders:
         buyer: str,
         content: str,
         attempt: Callable[[], Awaitable[shapes.Order]],
+        *,
+        again: bool = False,
     ) -> shapes.Order:
-        """Requests of one order id run one after another, and none is refused unasked."""
-        waited = False
+        """Requests of one order id run one after another, and none is refused unasked.
+
+        What waited, or says that it was sent before, may be an order already: SQL is asked
+        first, since an attempt would hold its units a second time and others find them gone.
+        """
+        asked = again
         while (leader := self._under_way.get(order)) is not None:
-            waited = True
+            asked = True
             await asyncio.shield(leader)
         mine = asyncio.get_running_loop().create_future()
         self._under_way[order] = mine
         try:
-            known = await self._lookups.submit(order) if waited else None
+            known = await self._lookups.submit(order) if asked else None
             if known is None:
                 return await attempt()
         except Unavailable:

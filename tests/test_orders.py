@@ -94,6 +94,21 @@ def test_a_repeated_order_gets_its_first_answer_byte_for_byte(run, db, redis_url
     run(story())
 
 
+def test_a_retry_of_an_order_that_is_there_holds_nothing(run, db, redis_url) -> None:
+    """Whoever buys beside a retry finds every unit that is free."""
+
+    async def story() -> None:
+        async with floor(db, redis_url, {"s1": 2}) as shop:
+            first = encoded(await shop.buy("o1", ("s1", 2)))
+            await shop.orders.cancel("o1", "ann")
+            before = await shop.inventory.left(["sku:s1"])
+            assert encoded(await shop.buy("o1", ("s1", 2), again=True)) == first
+            assert await shop.inventory.left(["sku:s1"]) == before
+            await shop.check()
+
+    run(story())
+
+
 def test_a_refusal_binds_nothing(run, db, redis_url) -> None:
     """The id that was refused may try again, with other content too."""
 
