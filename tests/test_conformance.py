@@ -19,9 +19,6 @@ COMPRESSION = ["12.*", "13.*"]
 CASES = 301
 AT_ONCE = 8
 
-CHOSEN = {"7.1.5"}
-"""Not passed by choice, whatever the limits."""
-
 TOO_LARGE = {
     *(f"9.{section}.{case}" for section in (1, 2) for case in range(2, 7)),
     *(f"9.{section}.{case}" for section in (3, 4) for case in range(1, 10)),
@@ -52,13 +49,12 @@ def not_passed(results):
 
 
 def test_every_case_within_the_limits_of_the_house(run):
-    """All cases pass but the chosen one and those too large, which are closed 1009."""
+    """All cases pass but those too large, which are closed 1009."""
     with served(Limits()) as server:
         results = run(outcomes(server.port))
     assert len(results) == CASES
-    assert not_passed(results) == CHOSEN | TOO_LARGE
+    assert not_passed(results) == TOO_LARGE
     assert {results[case].remote_close_code for case in TOO_LARGE} == {1009}
-    assert results["7.1.5"].remote_close_code == 1002
     lax = {case for case, one in results.items() if one.behavior.value == "NON-STRICT"}
     assert lax <= NON_STRICT
 
@@ -71,7 +67,7 @@ def test_large_messages_without_the_limits(run):
     assert not_passed(results) == set()
 
 
-@pytest.mark.parametrize("case", sorted(CHOSEN | TOO_LARGE | NON_STRICT))
+@pytest.mark.parametrize("case", sorted(TOO_LARGE | NON_STRICT))
 def test_every_exception_is_explained(case):
     """docs/conformance.md has a row for each case that is not a plain pass."""
     rows = re.findall(r"^\| ([\d.*, ]+) \|", PAGE.read_text(), re.MULTILINE)

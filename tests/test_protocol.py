@@ -43,20 +43,7 @@ class Echo:
         link = scope["extensions"]["liveroom.link"]
         link.owner = Owner(self.told)
         self.links.append(link)
-        while (message := await receive())["type"] == "websocket.receive":
-            await self._take(link, message.get("text", message.get("bytes")))
-        self.ended.append(link)
-
-    async def _take(self, link: RoomSocket, said: Any) -> None:
-        if said == "slow":
-            self.told.append("running")
-            await asyncio.to_thread(self.may_answer.wait, 8)
-        if said == "leave":
-            link.close(4002)
-        else:
-            payload = said.encode() if isinstance(said, str) else said
-            fmt = Format.JSON if isinstance(said, str) else Format.MSGPACK
-            link.write_frame(codec.frame(payload, fmt))
+        link.converse(Talk(self, link))
 
     async def _http(self, send: Any) -> None:
         head = {
@@ -66,6 +53,27 @@ class Echo:
         }
         await send(head)
         await send({"type": "http.response.body", "body": b"ok"})
+
+
+class Talk:
+    """One connection's part of it."""
+
+    def __init__(self, app: Echo, link: RoomSocket) -> None:
+        self.app, self.link = app, link
+
+    async def take(self, said: Any) -> None:
+        if said == "slow":
+            self.app.told.append("running")
+            await asyncio.to_thread(self.app.may_answer.wait, 8)
+        if said == "leave":
+            self.link.close(4002)
+        else:
+            payload = said.encode() if isinstance(said, str) else said
+            fmt = Format.JSON if isinstance(said, str) else Format.MSGPACK
+            self.link.write_frame(codec.frame(payload, fmt))
+
+    def on_end(self) -> None:
+        self.app.ended.append(self.link)
 
 
 class Owner:
@@ -281,13 +289,27 @@ def test_only_unknown_subprotocols_are_refused(served_with_origin):
 
 
 @pytest.mark.parametrize(
-    "extra", [["X: " + "x" * 9000], [f"X{i}: y" for i in range(200)]], ids=["long", "many"]
+    ("lines", "status"),
+    [
+        (["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"], 101),
+        (["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 8"], 426),
+        (["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="], 426),
+        (["Sec-WebSocket-Version: 13"], 400),
+        (["Sec-WebSocket-Key: c2hvcnQ=", "Sec-WebSocket-Version: 13"], 400),
+        (["Sec-WebSocket-Key: not base64", "Sec-WebSocket-Version: 13"], 400),
+        (["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="] * 2 + ["Sec-WebSocket-Version: 13"], 400),
+    ],
 )
-def test_a_handshake_with_too_much_in_it_gets_an_answer(served_with_origin, extra):
-    """What the WebSocket parser refuses is answered and closed, not left open."""
+def test_a_handshake_is_a_handshake(served_with_origin, lines, status):
+    """One key of 16 bytes and version 13 (RFC 6455, section 4.2.1); the answer proves the key."""
     with Client(served_with_origin.port) as page:
-        assert page.open(*extra) == 431
-        page.file.read()
+        start = ["GET /ws/r1 HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: websocket"]
+        page.sock.sendall("\r\n".join([*start, *lines, "", ""]).encode())
+        assert page.status() == status
+        if status == 101:
+            assert page.headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        elif status == 426:
+            assert page.headers["sec-websocket-version"] == "13"
 
 
 def test_headers_have_a_deadline_and_a_size():

@@ -13,26 +13,48 @@ from liveroom.wire import codec
 from liveroom.wire.codec import Format
 
 
+class Line(Tape):
+    """A link whose peer talks back: one message after another, as the protocol gives them."""
+
+    def __init__(self):
+        super().__init__()
+        self.said: asyncio.Queue[str | bytes | None] = asyncio.Queue()
+        self.conversation = None
+
+    def converse(self, conversation):
+        self.conversation = conversation
+
+    async def run(self):
+        while (message := await self.said.get()) is not None:
+            await self.conversation.take(message)
+        self.conversation.on_end()
+
+
 class Phone:
-    """A client over ASGI: what it sends is queued, what the server writes is read back."""
+    """A client in process: the handshake over ASGI, the conversation over a link."""
 
     def __init__(self, h, room="r1", offered=(), fmt=Format.JSON):
         self.fmt = fmt
-        self.tape = Tape()
-        self.queue: asyncio.Queue[dict] = asyncio.Queue()
+        self.tape = Line()
         self.told: list[dict] = []
-        self.queue.put_nowait({"type": "websocket.connect"})
         extensions = {"liveroom.link": self.tape, "websocket.http.response": {}}
         scope = {"type": "websocket", "path": f"/ws/{room}", "subprotocols": list(offered)}
         scope |= {"headers": [], "query_string": b"", "extensions": extensions, "root_path": ""}
-        self.task = asyncio.create_task(h.app(scope, self.queue.get, self._send))
+        self.task = asyncio.create_task(self._talk(h, scope))
+
+    async def _talk(self, h, scope):
+        await h.app(scope, self._receive, self._send)
+        if self.tape.conversation is not None:
+            await self.tape.run()
+
+    async def _receive(self):
+        return {"type": "websocket.connect"}
 
     async def _send(self, message):
         self.told.append(message)
 
     def send(self, frame):
-        kind = "text" if isinstance(frame, str) else "bytes"
-        self.queue.put_nowait({"type": "websocket.receive", kind: frame})
+        self.tape.said.put_nowait(frame)
 
     def cmd(self, number, cmd, **data):
         frame = codec.encode({"id": number, "cmd": cmd, "data": data}, self.fmt)
@@ -56,6 +78,15 @@ class Phone:
             await asyncio.sleep(0.005)
         raise AssertionError(f"no reply to {number}: {self.heard()}")
 
+    async def events(self, count):
+        """The first so many logged events, once they are there."""
+        for _ in range(2000):
+            logged = [one for one in self.heard() if "seq" in one]
+            if len(logged) >= count:
+                return logged[:count]
+            await asyncio.sleep(0.005)
+        raise AssertionError(f"not {count} events: {self.heard()}")
+
     async def closed(self):
         """The close code, once there is one."""
         for _ in range(2000):
@@ -65,7 +96,7 @@ class Phone:
         raise AssertionError("not closed")
 
     async def leave(self):
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": 1001})
+        self.tape.said.put_nowait(None)
         await self.task
 
 
@@ -147,7 +178,9 @@ def test_returner_gets_what_was_missed(run, house):
             back.cmd(7, "room.join", since={"epoch": ok["epoch"], "seq": ok["seq"]}, name="Tom")
             ok = (await back.reply(7))["ok"]
             assert (ok["mode"], ok["you"]["name"]) == ("resumed", "Tom")
-            assert [event["ev"] for event in ok["events"]] == ["product.pinned", "notice.posted"]
+            # What this node has not heard yet follows the answer.
+            events = ok["events"] + await back.events(2 - len(ok["events"]))
+            assert [event["ev"] for event in events] == ["product.pinned", "notice.posted"]
             assert ok["now"].keys() >= {"stock", "drops", "viewers", "reactions", "auction"}
             assert ok["now"].keys() >= {"cart", "orders", "messages"}
             await back.leave()

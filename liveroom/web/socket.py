@@ -1,14 +1,16 @@
 """`/ws/{room}`: one connection's conversation, from the handshake to its last command.
 
-After accept nothing goes through ASGI `send`: every byte goes through the protocol's link,
-since one frame is written to all viewers as it is. Commands of a connection run one after
-another and are answered in order.
+The route answers the handshake and leaves a conversation on the protocol's link; ASGI is done
+with by then. The link gives the conversation one message after another, so that commands of
+a connection run one by one and are answered in order, and a viewer who only watches costs
+no task.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from time import monotonic
 from typing import Any, Final
 
 import structlog
@@ -26,7 +28,7 @@ from liveroom.web.answers import internal, problem
 from liveroom.web.seats import close_when_expired, member_of, take_seat
 from liveroom.wire.codec import Command, Format, choose_format
 from liveroom.wire.hub import Hub
-from liveroom.wire.outbox import Link, Seat
+from liveroom.wire.outbox import Line, Seat
 from liveroom.wire.session import (
     JOIN_TIMEOUT,
     JOIN_WITHIN_S,
@@ -45,17 +47,17 @@ class Socket:
     def __init__(
         self, services: Services, hub: Hub, commands: Commands, *, message_rate_max: float
     ) -> None:
-        self._services = services
-        self._hub = hub
-        self._commands = commands
-        self._message_rate_max = message_rate_max
+        self.services = services
+        self.hub = hub
+        self.commands = commands
+        self.message_rate_max = message_rate_max
 
     def routes(self) -> list[WebSocketRoute]:
         """The route, for the app."""
         return [WebSocketRoute("/ws/{room}", self.serve)]
 
     async def serve(self, websocket: WebSocket) -> None:
-        """Refuse over HTTP, or hold the conversation until either side ends it."""
+        """Refuse over HTTP, or accept and leave a conversation on the link."""
         room, fmt = websocket.path_params["room"], choose_format(websocket.scope["subprotocols"])
         try:
             await self._ensure_room(room, fmt)
@@ -68,69 +70,37 @@ class Socket:
             return
         offered = websocket.scope["subprotocols"]
         await websocket.accept(subprotocol=str(fmt) if offered and fmt else None)
-        link: Link = websocket.scope["extensions"][LINK]
-        conversation = _Conversation(
-            self._services,
-            self._hub,
-            self._commands,
-            room=room,
-            link=link,
-            fmt=fmt or Format.JSON,
-            message_rate_max=self._message_rate_max,
-        )
-        await conversation.hold(websocket)
+        link: Line = websocket.scope["extensions"][LINK]
+        link.converse(_Conversation(self, room=room, link=link, fmt=fmt or Format.JSON))
 
     async def _ensure_room(self, room: str, fmt: Format | None) -> None:
         if fmt is None:
             raise Invalid("bad_frame", "Offer liveroom.v1.json or liveroom.v1.msgpack.")
         if not is_id(room):
             raise Invalid("not_found")
-        await self._services.onair.room(room)
+        await self.services.onair.room(room)
 
 
 class _Conversation:
-    """One accepted connection."""
+    """One accepted connection; thousands of them only wait, so it is kept small."""
 
-    def __init__(
-        self,
-        services: Services,
-        hub: Hub,
-        commands: Commands,
-        *,
-        room: str,
-        link: Link,
-        fmt: Format,
-        message_rate_max: float,
-    ) -> None:
-        self._services = services
-        self._hub = hub
-        self._commands = commands
+    __slots__ = ("_format", "_link", "_room", "_route", "_seat", "_session", "_timer")
+
+    def __init__(self, route: Socket, *, room: str, link: Line, fmt: Format) -> None:
+        self._route = route
         self._room = room
         self._link = link
         self._format = fmt
-        self._session = Session(fmt, message_rate_max=message_rate_max)
+        self._session = Session(fmt, message_rate_max=route.message_rate_max)
         self._seat: Seat | None = None
-        self._loop = asyncio.get_running_loop()
-        self._timers: list[asyncio.TimerHandle] = []
+        loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = loop.call_later(
+            JOIN_WITHIN_S, link.close, JOIN_TIMEOUT
+        )
 
-    async def hold(self, websocket: WebSocket) -> None:
-        """Read frames and answer them until the connection ends."""
-        join_timer = self._loop.call_later(JOIN_WITHIN_S, self._link.close, JOIN_TIMEOUT)
-        self._timers.append(join_timer)
-        try:
-            while (message := await websocket.receive())["type"] == "websocket.receive":
-                text = message.get("text")
-                await self._take(text if text is not None else message["bytes"])
-                if self._session.joined:
-                    join_timer.cancel()
-        finally:
-            for timer in self._timers:
-                timer.cancel()
-            if self._seat is not None:
-                self._hub.leave(self._seat)
-
-    async def _take(self, frame: str | bytes) -> None:
-        step = self._session.receive(frame, self._loop.time())
+    async def take(self, message: str | bytes) -> None:
+        """Do what a frame asks, and answer it."""
+        step = self._session.receive(message, monotonic())
         if step.answer is not None:
             self._write(step.answer)
         if step.close is not None:
@@ -140,14 +110,25 @@ class _Conversation:
         elif step.command is not None:
             await self._join(step.command)
 
+    def on_end(self) -> None:
+        """Give the seat back."""
+        self._set_timer(None)
+        if self._seat is not None:
+            self._route.hub.leave(self._seat)
+
+    def _set_timer(self, timer: asyncio.TimerHandle | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = timer
+
     async def _join(self, command: Command) -> None:
         try:
             asked = fitting(command.data, Join)
-            member = await member_of(self._services, asked.token, asked.name)
+            member = await member_of(self._route.services, asked.token, asked.name)
             since = Position(asked.since.epoch, asked.since.seq) if asked.since else None
             self._seat = await take_seat(
-                self._services,
-                self._hub,
+                self._route.services,
+                self._route.hub,
                 self._room,
                 self._link,
                 self._format,
@@ -163,9 +144,7 @@ class _Conversation:
                 self._link.close(code)
             return
         self._session.joined = True
-        timer = close_when_expired(self._services, member, self._link)
-        if timer is not None:
-            self._timers.append(timer)
+        self._set_timer(close_when_expired(self._route.services, member, self._link))
 
     async def _run(self, command: Command) -> bytes:
         began = time.perf_counter()
@@ -181,7 +160,7 @@ class _Conversation:
         seat = self._seat
         if seat is None or not isinstance(seat.member, Member):
             raise Unavailable("internal")
-        return await self._commands.run(
+        return await self._route.commands.run(
             self._room, seat.member, command.cmd, command.data, command.key
         )
 

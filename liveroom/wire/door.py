@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from liveroom.wire.codec import choose_format
+from liveroom.wire.pulse import Pulse
 
 OVERFLOW_MAX: Final = 256
 """Connections beyond the cap that still get their 503; those beyond are cut."""
@@ -56,6 +57,7 @@ class Door:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.draining = False
+        self.pulse: Pulse | None = None
         self.connections = 0
         self.refused: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()

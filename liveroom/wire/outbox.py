@@ -71,6 +71,23 @@ class Link(Protocol):
         """
 
 
+class Conversation(Protocol):
+    """Who hears what a connection's peer says."""
+
+    async def take(self, message: str | bytes) -> None:
+        """One message; the next one comes once this has returned."""
+
+    def on_end(self) -> None:
+        """The connection is closing or gone, and no message is being taken. Told once."""
+
+
+class Line(Link, Protocol):
+    """A link whose peer talks back."""
+
+    def converse(self, conversation: Conversation) -> None:
+        """Give it every message from now on, those that wait already first."""
+
+
 class Member(Protocol):
     """Whose seat it is."""
 

@@ -1,233 +1,169 @@
-"""uvicorn's two protocols, as this house needs them: bounded, and with a way for shared frames.
+"""One WebSocket connection: bounded, without a task of its own, and a way for shared frames.
 
 Rules: the viewer leaves its room before any close frame is written, on every path; nothing
 is written after a close frame; a connection that must end is aborted when it does not end
-by itself; reading is paused while writing is paused.
+by itself; reading is paused while writing is paused; between two messages nothing is kept
+but this object, its parser and what the conversation keeps.
 
-The application finds the connection in `scope["extensions"]["liveroom.link"]`. After accept
-it receives through ASGI and sends through the link only (ASGI `send` waits for ever on a
-paused transport).
+The application finds the connection in `scope["extensions"]["liveroom.link"]`, accepts, and
+leaves a conversation there, which is given one message after another. A task runs while
+there is one, and not a moment longer: most viewers only watch.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import functools
+import logging
+from collections import deque
 from collections.abc import Callable
-from http import HTTPStatus
-from time import monotonic
 from typing import Any, Final, cast
 
-from uvicorn._types import ASGIReceiveEvent
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
-from websockets.exceptions import PayloadTooBig, ProtocolError
-from websockets.frames import Frame, Opcode
-from websockets.protocol import State
-from websockets.server import ServerProtocol
 
 from liveroom.wire.codec import close_reason
-from liveroom.wire.door import Door, Limits, Refusal
-from liveroom.wire.outbox import Owner
+from liveroom.wire.door import Door, Refusal
+from liveroom.wire.frames import (
+    INVALID_TEXT,
+    Broken,
+    Frames,
+    Opcode,
+    answer_to_close,
+    close_frame,
+    control_frame,
+)
+from liveroom.wire.http import RoomHttp, say_last
+from liveroom.wire.outbox import Conversation, Owner
+from liveroom.wire.pulse import Pulse
+from liveroom.wire.upgrade import Upgrade, refusal_answer
+
+log = logging.getLogger("liveroom.wire")
 
 FRAME_BYTES_MAX: Final = 64 * 1024
 LINK: Final = "liveroom.link"
 
+INTERNAL: Final = 1011
 SHUTDOWN: Final = 4000
 NO_PONG: Final = 4004
-INVALID_TEXT: Final = 1007
-REFUSED_WITHIN_S: Final = 1.0
 
 _RECEIVED_MAX: Final = 16
-_DATA: Final = (Opcode.TEXT, Opcode.BINARY)
+_PING: Final = control_frame(Opcode.PING, b"here")
 
 
-def _answer(refusal: Refusal) -> bytes:
-    body = refusal.text.encode()
-    lines = [
-        f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}",
-        f"date: {email.utils.formatdate(usegmt=True)}",
-        "content-type: text/plain; charset=utf-8",
-        f"content-length: {len(body)}",
-        "connection: close",
-    ]
-    if refusal.retry_after_s is not None:
-        lines.append(f"retry-after: {refusal.retry_after_s}")
-    return "\r\n".join([*lines, "", ""]).encode() + body
+class RoomSocket(asyncio.Protocol):
+    """One WebSocket connection, and the link through which frames are written to it.
 
+    Any pong tells that the peer is there; it need not be the last ping's.
+    """
 
-def _address(transport: asyncio.BaseTransport) -> str:
-    peer = transport.get_extra_info("peername")
-    return str(peer[0]) if isinstance(peer, tuple) and peer else ""
+    __slots__ = (
+        "_asked",
+        "_config",
+        "_connections",
+        "_conversation",
+        "_door",
+        "_frames",
+        "_gone",
+        "_leaving",
+        "_loop",
+        "_open",
+        "_peer",
+        "_place",
+        "_read_paused",
+        "_received",
+        "_task",
+        "_tasks",
+        "_timer",
+        "_upgrade",
+        "close_sent",
+        "owner",
+        "paused",
+        "transport",
+    )
 
-
-def _say_last(transport: asyncio.Transport, data: bytes) -> None:
-    """Send the last bytes and end our half: closing with unread input could undo them (RST)."""
-    transport.write(data)
-    if transport.can_write_eof():
-        transport.write_eof()
-    else:
-        transport.close()
-
-
-class RoomHttp(HttpToolsProtocol):
-    """HTTP with a deadline and a size for headers, caps on connections, and a judged upgrade."""
-
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-        *,
-        door: Door,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._door = door
-        self._peer = ""
-        self._refusal: Refusal | None = None
-        self._deadline: asyncio.TimerHandle | None = None
-        self._header_bytes = 0
-        self._answered = False
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Count the connection, and give its headers a deadline."""
-        super().connection_made(transport)
-        self._peer = _address(transport)
-        self._refusal = self._door.enter(self._peer)
-        if self._refusal is not None and self._door.is_flooded(self._peer):
-            transport.abort()
-            return
-        self._await_headers()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Give the connection's place back."""
-        self._stop_deadline()
-        self._door.leave(self._peer)
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser, within the bound on a request's headers."""
-        if self._answered:
-            return
-        if self._deadline is not None:
-            self._header_bytes += len(data)
-            if self._header_bytes > self._door.limits.header_bytes_max:
-                self._refuse(self._refusal or Refusal(431, "The request's headers are too large."))
-                return
-        super().data_received(data)
-
-    def on_message_begin(self) -> None:
-        """A request begins: its headers have a deadline."""
-        super().on_message_begin()
-        self._await_headers()
-
-    def on_headers_complete(self) -> None:
-        """Refuse where the door said so, else start the request."""
-        if self._refusal is not None:
-            return
-        self._stop_deadline()
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        """The body of a refused request is not read."""
-        if self._refusal is None:
-            super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """Answer a refused request once it is whole, so that its sender reads the answer."""
-        if self._refusal is None:
-            super().on_message_complete()
-        else:
-            self._refuse(self._refusal)
-
-    def handle_websocket_upgrade(self) -> None:
-        """Hand the connection to the WebSocket protocol, unless the door refuses it."""
-        refusal = self._refusal or self._door.judge(self.headers)
-        if refusal is not None:
-            self._refuse(refusal)
-            return
-        super().handle_websocket_upgrade()
-
-    def _await_headers(self) -> None:
-        if self._deadline is None:
-            self._header_bytes = 0
-            within_s = self._door.limits.header_timeout_s
-            self._deadline = self.loop.call_later(within_s, self._too_late)
-
-    def _stop_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _too_late(self) -> None:
-        self._deadline = None
-        self._refuse(self._refusal or Refusal(408, "The request's headers took too long."))
-
-    def _refuse(self, refusal: Refusal) -> None:
-        if self._answered or self.transport.is_closing():
-            return
-        self._answered = True
-        self._stop_deadline()
-        _say_last(self.transport, _answer(refusal))
-        self._deadline = self.loop.call_later(REFUSED_WITHIN_S, self.transport.abort)
-
-
-class _Frames(ServerProtocol):
-    """The sans-I/O WebSocket, which counts fragments and control frames as they are parsed."""
-
-    def __init__(self, limits: Limits, *, max_size: int, logger: Any) -> None:
-        super().__init__(max_size=max_size, logger=logger)
-        self._limits = limits
-        self._fragments = 0
-        self._controls = 0
-        self._second_s = 0.0
-
-    def recv_frame(self, frame: Frame) -> None:
-        """Refuse one frame too many before it costs anything more."""
-        if frame.opcode in _DATA:
-            self._fragments = 1
-        elif frame.opcode is Opcode.CONT:
-            self._fragments += 1
-            if self._fragments > self._limits.fragments_max:
-                raise PayloadTooBig(self._fragments, self._limits.fragments_max)
-        elif frame.opcode is not Opcode.CLOSE:
-            self._count_control()
-        super().recv_frame(frame)
-
-    def _count_control(self) -> None:
-        now_s = monotonic()
-        if now_s - self._second_s >= 1:
-            self._second_s, self._controls = now_s, 0
-        self._controls += 1
-        if self._controls > self._limits.control_frames_per_s_max:
-            raise ProtocolError("too many control frames")
-
-
-class RoomSocket(WebSocketsSansIOProtocol):
-    """One WebSocket connection, and the link through which frames are written to it."""
+    transport: asyncio.Transport
 
     def __init__(
         self,
         config: Config,
         server_state: ServerState,
-        app_state: dict[str, Any],
+        app_state: dict[str, Any],  # noqa: ARG002 - it is in the scope already
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         door: Door,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self.conn = _Frames(door.limits, max_size=config.ws_max_size, logger=self.conn.logger)
         self.owner: Owner | None = None
         self.paused = False
+        self.close_sent = False
+        self._config = config
+        self._connections = cast("set[RoomSocket]", server_state.connections)
+        self._tasks = server_state.tasks
+        self._loop = _loop or asyncio.get_running_loop()
         self._door = door
         self._peer = ""
-        self._busy = False
+        self._frames: Frames | None = Frames(
+            message_bytes_max=config.ws_max_size,
+            fragments_max=door.limits.fragments_max,
+            control_frames_per_s_max=door.limits.control_frames_per_s_max,
+        )
+        self._upgrade: Upgrade | None = None
+        self._conversation: Conversation | None = None
+        self._received: deque[str | bytes] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._open = False
+        self._gone = False
         self._leaving = False
-        self._abort_timer: asyncio.TimerHandle | None = None
+        self._asked = False
+        self._place = -1
+        self._read_paused = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- the handshake
+
+    def upgrade(
+        self, transport: asyncio.Transport, scope: dict[str, Any], accept: bytes, peer: str
+    ) -> None:
+        """Take the connection over from HTTP and ask the application."""
+        self.transport = transport
+        self._connections.add(self)
+        self._peer = peer
+        limits = self._door.limits
+        transport.set_write_buffer_limits(high=limits.high_water, low=limits.low_water)
+        scope["extensions"][LINK] = self
+        self._upgrade = Upgrade(self, scope, accept)
+        self._keep(self._loop.create_task(self._upgrade.run(self._config.loaded_app)))
+
+    def accept(self, answer: bytes) -> None:
+        """Send the 101; frames follow."""
+        if self._gone or self.transport.is_closing():
+            return
+        self._open = True
+        self.transport.write(answer)
+        pulse = self._door.pulse
+        interval_s = self._config.ws_ping_interval
+        if pulse is None and interval_s:
+            pulse = self._door.pulse = Pulse(self._loop, interval_s)
+        if pulse is not None:
+            self._place = pulse.add(self)
+
+    def refuse(self, answer: bytes) -> None:
+        """Send another answer, and end."""
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self.transport.close()
+        self._leave()
+
+    def settle(self) -> None:
+        """The application has returned; without a conversation nobody would ever listen."""
+        self._upgrade = None
+        if self._conversation is None and not self._gone:
+            self.close(INTERNAL)
+
+    def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     # --- the link
 
@@ -250,63 +186,69 @@ class RoomSocket(WebSocketsSansIOProtocol):
         """Leave the room, send a close frame, and be gone within 5 s.
 
         A code that asks the client to return (4000-4499) says after how long, at random.
+        Messages that wait are dropped: they would never be answered.
         """
+        self._received = None
         self._leave()
         if self.close_sent or self.transport.is_closing():
             return
-        if not self.handshake_complete or self.conn.state is not State.OPEN:
+        if not self._open:
             self.transport.abort()
             return
         if not reason and 4000 <= code < 4500:
             reason = close_reason(self._door.after_ms())
-        self.stop_keepalive()
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        self.conn.send_close(code, reason)
-        self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
+        self.transport.write(close_frame(code, reason))
         self._pace_reading()
-        within_s = self._door.limits.close_within_s
-        self.close_timer = self.loop.call_later(within_s, self.transport.abort)
+        self._end_soon()
+
+    def converse(self, conversation: Conversation) -> None:
+        """Give it every message from now on, those that wait already first."""
+        self._conversation = conversation
+        if self._gone:
+            self._leave()
+        elif self._received:
+            self._begin()
 
     def _leave(self) -> None:
+        """Tell everyone that it is over: the seat at once, the conversation after its message."""
+        self._gone = True
+        if self._place >= 0 and self._door.pulse is not None:
+            self._door.pulse.remove(self, self._place)
         owner, self.owner = self.owner, None
         if owner is not None:
             owner.on_lost()
+        if self._upgrade is not None:
+            self._upgrade.on_end()
+        if self._task is None and self._conversation is not None:
+            conversation, self._conversation = self._conversation, None
+            conversation.on_end()
 
     def _end_soon(self) -> None:
         """Abort a closing connection whose peer does not take what is still to be sent."""
-        if self.disconnected:
-            return
-        if self._abort_timer is not None:
-            self._abort_timer.cancel()
-        within_s = self._door.limits.close_within_s
-        self._abort_timer = self.loop.call_later(within_s, self.transport.abort)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(self._door.limits.close_within_s, self.transport.abort)
 
     # --- the transport's callbacks
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection over from HTTP, with its water marks."""
-        super().connection_made(transport)
-        self._peer = _address(transport)
-        limits = self._door.limits
-        self.transport.set_write_buffer_limits(high=limits.high_water, low=limits.low_water)
-
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - how it ended is all one
         """Leave the room, and give the connection's place back."""
         self._leave()
-        if self._abort_timer is not None:
-            self._abort_timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._connections.discard(self)
         self._door.leave(self._peer)
-        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; a request that is no handshake gets its answer and is closed."""
-        if self.conn.parser_exc is not None:
+        """Cut the bytes into frames, and take each."""
+        if self._frames is None:
             return
-        super().data_received(data)
-        if not self.handshake_initiated and not self.transport.is_closing():
-            self.transport.write(b"".join(self.conn.data_to_send()))
-            self.transport.close()
+        try:
+            for opcode, payload in self._frames.feed(data):
+                self._take(opcode, payload)
+        except Broken as broken:
+            self._fail(broken)
 
     def eof_received(self) -> None:
         """The peer sends no more: the transport closes, in a bounded time."""
@@ -315,7 +257,6 @@ class RoomSocket(WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         """The peer is slow: tell the owner, and read no more of it."""
-        super().pause_writing()
         self.paused = True
         self._pace_reading()
         if self.owner is not None:
@@ -323,7 +264,6 @@ class RoomSocket(WebSocketsSansIOProtocol):
 
     def resume_writing(self) -> None:
         """The peer has caught up with what was sent."""
-        super().resume_writing()
         self.paused = False
         self._pace_reading()
         if self.owner is not None:
@@ -331,11 +271,11 @@ class RoomSocket(WebSocketsSansIOProtocol):
 
     def _pace_reading(self) -> None:
         """Read while the application keeps up and the peer takes its answers."""
-        full = self.paused or self._leaving or self.queue.qsize() >= _RECEIVED_MAX
-        pause = full and not self.close_sent
-        if pause == self.read_paused or self.transport.is_closing():
+        waiting = self._received is not None and len(self._received) >= _RECEIVED_MAX
+        pause = (self.paused or self._leaving or waiting) and not self.close_sent
+        if pause == self._read_paused or self.transport.is_closing():
             return
-        self.read_paused = pause
+        self._read_paused = pause
         if pause:
             self.transport.pause_reading()
         else:
@@ -343,96 +283,102 @@ class RoomSocket(WebSocketsSansIOProtocol):
 
     # --- what arrives
 
-    def send_receive_event_to_app(self) -> None:
-        """Queue one whole message for the application."""
-        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
-        self.frames = []
-        if self.close_sent or self._leaving:
+    def _take(self, opcode: int, payload: bytes) -> None:
+        if opcode == Opcode.CLOSE:
+            self._take_close(payload)
+        elif self.close_sent:
             return
-        if self.curr_msg_data_type != "text":
-            self.queue.put_nowait({"type": "websocket.receive", "bytes": bytes(data)})
-        else:
+        elif opcode == Opcode.PONG:
+            self._asked = False
+        elif opcode == Opcode.PING:
+            if self._open:
+                self.write_frame(control_frame(Opcode.PONG, payload))
+        elif not self._leaving:
+            self._take_message(opcode, payload)
+
+    def _take_message(self, opcode: int, payload: bytes) -> None:
+        message: str | bytes = payload
+        if opcode == Opcode.TEXT:
             try:
-                text = data.decode()
+                message = payload.decode()
             except UnicodeDecodeError:
-                self._leave()
-                self.conn.fail(INVALID_TEXT, "invalid UTF-8")
-                self.handle_parser_exception()
-                return
-            self.queue.put_nowait({"type": "websocket.receive", "text": text})
+                raise Broken(INVALID_TEXT, "invalid UTF-8") from None
+        if self._received is None:
+            self._received = deque()
+        self._received.append(message)
+        if self._conversation is not None and self._task is None:
+            self._begin()
         self._pace_reading()
 
-    async def receive(self) -> ASGIReceiveEvent:
-        """The next message; while the server shuts down, the end of the conversation."""
-        self._busy = False
-        if self._leaving and not self.close_sent:
-            self.close(SHUTDOWN)
-        message = await self.queue.get()
-        self._busy = message["type"] == "websocket.receive"
-        self._pace_reading()
-        return message
+    def _begin(self) -> None:
+        self._task = self._keep(self._loop.create_task(self._run()))
 
-    async def run_asgi(self) -> None:
-        """Run the application with this connection in its scope."""
-        extensions = cast("dict[str, Any]", self.scope["extensions"])
-        extensions[LINK] = self
+    async def _run(self) -> None:
+        """Give the conversation one message after another, until none waits."""
+        conversation = self._conversation
         try:
-            await super().run_asgi()
+            while conversation is not None and self._received:
+                message = self._received.popleft()
+                self._pace_reading()
+                await conversation.take(message)
+        except Exception:
+            log.exception("a conversation failed")
+            self.close(INTERNAL)
         finally:
-            self._leave()
-            self._end_soon()
+            self._task = self._received = None
+            if self._leaving:
+                self.close(SHUTDOWN)
+            elif self._gone:
+                self._leave()
 
-    def handle_ping(self) -> None:
-        """Answer a ping, unless a close frame was sent already."""
-        if self.close_sent:
-            self.conn.data_to_send()
-        else:
-            super().handle_ping()
-
-    def handle_close(self, event: Frame) -> None:
+    def _take_close(self, payload: bytes) -> None:
         """The peer closes, or answers our close."""
         self._leave()
-        super().handle_close(event)
+        if self.transport.is_closing():
+            return
+        if not self.close_sent and self._open:
+            self.close_sent = True
+            self.transport.write(answer_to_close(payload))
+        self.transport.close()
         self._end_soon()
 
-    def handle_parser_exception(self) -> None:
+    def _fail(self, broken: Broken) -> None:
         """The peer broke the protocol: say so, end our half, and read no more of what it says."""
+        self._received = self._frames = None
         self._leave()
-        sent = self.conn.close_sent
-        if sent is None or self.close_sent:
+        if self.transport.is_closing():
+            return
+        if self.close_sent or not self._open:
             self.transport.close()
-        else:
-            self.close_sent = True
-            self.stop_keepalive()
-            end = {"type": "websocket.disconnect", "code": sent.code, "reason": sent.reason}
-            self.queue.put_nowait(cast("ASGIReceiveEvent", end))
-            self._pace_reading()
-            self.close_timer = self.loop.call_later(
-                self._door.limits.close_within_s, self.transport.abort
-            )
-            _say_last(self.transport, b"".join(self.conn.data_to_send()))
+            return
+        self.close_sent = True
+        self._pace_reading()
+        self._end_soon()
+        say_last(self.transport, close_frame(broken.code, broken.reason))
 
-    def keepalive_timeout(self) -> None:
-        """A ping had no pong in time."""
-        self.pong_timer = None
-        self.pending_ping_payload = None
-        self.close(NO_PONG)
+    def on_beat(self) -> None:
+        """Ping, or end where the last ping had no pong."""
+        if self._asked:
+            self.close(NO_PONG)
+        else:
+            self._asked = True
+            self.write_frame(_PING)
 
     # --- the end of the server
 
     def shutdown(self) -> None:
         """Let the running command finish, then close 4000 with this viewer's own `after_ms`."""
         self._leaving = True
-        if not self.handshake_complete:
-            if not self.transport.is_closing():
-                self.transport.write(_answer(Refusal(503, "The server is about to stop.", 1)))
-                self.transport.close()
-        elif self._busy and not self.close_sent:
+        if not self._open:
+            self.refuse(refusal_answer(Refusal(503, "The server is about to stop.", 1)))
+        elif self._task is None:
+            self.close(SHUTDOWN)
+        elif not self.close_sent:
+            if self._received is not None:
+                self._received.clear()
             self._pace_reading()
             within_s = self._door.limits.command_within_s
-            self._abort_timer = self.loop.call_later(within_s, self.close, SHUTDOWN)
-        else:
-            self.close(SHUTDOWN)
+            self._timer = self._loop.call_later(within_s, self.close, SHUTDOWN)
 
 
 def protocols(door: Door) -> tuple[Callable[..., RoomHttp], Callable[..., RoomSocket]]:
