@@ -39,9 +39,8 @@ from liveroom.stores import Stores, audit_of, backplane_of, measure, open_databa
 from liveroom.sweeper import Sweeper
 from liveroom.web.app import Web, build
 from liveroom.wire.door import Door, Limits
-from liveroom.wire.hub import CHECK_EVERY_S, Hub
 from liveroom.wire.http import RoomHttp
-from liveroom.wire.hub import Hub
+from liveroom.wire.hub import CHECK_EVERY_S, Hub
 from liveroom.wire.protocol import FRAME_BYTES_MAX, RoomSocket
 
 CLOCK_EVERY_S: Final = 10.0
