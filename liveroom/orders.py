@@ -25,10 +25,11 @@ from liveroom.inventory import HoldLineRequest, HoldRequest, Inventory
 from liveroom.metrics import Counters
 from liveroom.payments import Payments, Webhook
 from liveroom.placing import known_orders, lines_of, place_batch
+from liveroom.recent import Recent
 from liveroom.settling import Settling
 from liveroom.store import tables
 from liveroom.store.backplane import Backplane
-from liveroom.store.database import CommitUnknown, Database, now_ms
+from liveroom.store.database import CommitUnknown, Database
 from liveroom.store.ledger import pool_of
 from liveroom.telling import Telling
 
@@ -40,9 +41,6 @@ TRIES_MAX: Final = 4
 RETRY_FIRST_S: Final = 0.05
 DUE_MAX: Final = 100
 DUE_PAGES_MAX: Final = 100
-RECENT_MS: Final = 3_600_000
-OF_BUYER_MAX: Final = 50
-OPEN: Final = ("placed", "closing", "refund_pending")
 
 T = TypeVar("T")
 
@@ -90,6 +88,7 @@ class Orders:
         self._under_way: dict[str, asyncio.Future[None]] = {}
         self._placing = Batcher(self._place, size_max=BATCH_MAX, waiting_max=WAITING_MAX)
         self._lookups = Batcher(self._look_up, size_max=LOOKUPS_MAX, waiting_max=WAITING_MAX)
+        self._recent = Recent(db)
         self._telling = Telling(inventory, backplane)
         self._settling = Settling(
             db, inventory, payments, self._telling, closing_max_ms=round(closing_max_s * 1000)
@@ -99,6 +98,7 @@ class Orders:
         """Answer what was asked so far, and tell of it."""
         await self._placing.close()
         await self._lookups.close()
+        await self._recent.close()
         await self._telling.all_told()
 
     # ── placing ───────────────────────────────────────────────────────────────────────────
@@ -282,14 +282,7 @@ class Orders:
 
     async def of_buyer(self, buyer: str, room: str) -> Sequence[shapes.Order]:
         """The buyer's orders in a room that are open or changed in the last hour, newest first."""
-        orders = tables.orders.c
-        mine = [orders.buyer == buyer, orders.room == room]
-
-        def read(conn: Connection) -> Sequence[shapes.Order]:
-            recent = orders.changed_at > now_ms(conn) - RECENT_MS
-            return _find(conn, [*mine, orders.state.in_(OPEN) | recent], OF_BUYER_MAX)
-
-        return await self._db.read(read)
+        return await self._recent.of_buyer(buyer, room)
 
     async def list(
         self,

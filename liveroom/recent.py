@@ -1,0 +1,75 @@
+"""A buyer's recent orders in a room, read for many buyers at once.
+
+Every member who joins is told theirs, and after a lost connection thousands join in the same
+moments. So what is asked while a read is under way is read together by the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, func, select
+
+from liveroom import shapes
+from liveroom.batching import Batcher
+from liveroom.deciding import order_of
+from liveroom.placing import lines_of
+from liveroom.store import tables
+from liveroom.store.database import Database, now_ms
+
+RECENT_MS: Final = 3_600_000
+OF_BUYER_MAX: Final = 50
+OPEN: Final = ("placed", "closing", "refund_pending")
+
+_BATCH_MAX: Final = 256
+_WAITING_MAX: Final = 20_000
+
+
+class _Asked(NamedTuple):
+    buyer: str
+    room: str
+
+
+class Recent:
+    """Orders that are open or changed in the last hour."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._asked = Batcher(self._read, size_max=_BATCH_MAX, waiting_max=_WAITING_MAX)
+
+    async def of_buyer(self, buyer: str, room: str) -> Sequence[shapes.Order]:
+        """The buyer's orders in a room, newest first, at most 50."""
+        return await self._asked.submit(_Asked(buyer, room))
+
+    async def close(self) -> None:
+        """Answer what was asked so far."""
+        await self._asked.close()
+
+    async def _read(self, asked: Sequence[_Asked]) -> list[Sequence[shapes.Order]]:
+        found = await self._db.read(lambda conn: _of_buyers(conn, asked))
+        return [found.get(one, ()) for one in asked]
+
+
+def _of_buyers(conn: Connection, asked: Sequence[_Asked]) -> dict[_Asked, list[shapes.Order]]:
+    """The orders of each who asked and has any; also of one buyer in another's room."""
+    orders = tables.orders.c
+    recent = orders.changed_at > now_ms(conn) - RECENT_MS
+    newest = (orders.placed_at.desc(), orders.id.desc())
+    rank = func.row_number().over(partition_by=(orders.buyer, orders.room), order_by=newest)
+    ranked = (
+        select(tables.orders, rank.label("rank"))
+        .where(
+            orders.buyer.in_({one.buyer for one in asked}),
+            orders.room.in_({one.room for one in asked}),
+            orders.state.in_(OPEN) | recent,
+        )
+        .subquery()
+    )
+    told = select(ranked).where(ranked.c.rank <= OF_BUYER_MAX).order_by(ranked.c.rank)
+    rows = conn.execute(told).all()
+    lines = lines_of(conn, [row.id for row in rows]) if rows else {}
+    found: dict[_Asked, list[shapes.Order]] = {}
+    for row in rows:
+        found.setdefault(_Asked(row.buyer, row.room), []).append(order_of(row, lines[row.id]))
+    return found
