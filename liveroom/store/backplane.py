@@ -7,7 +7,6 @@ node, one round trip for a batch. What an item is and how it crosses Lua is in `
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -49,7 +48,7 @@ class Backplane:
         self._batcher: Batcher[tuple[str, Item], list[Event]] = Batcher(
             self._publish_batch, size_max=BATCH_MAX, waiting_max=WAITING_MAX
         )
-        self._directs: Batcher[Event, None] = Batcher(
+        self._directs: Batcher[Sequence[Event], None] = Batcher(
             self._direct_batch, size_max=BATCH_MAX, waiting_max=WAITING_MAX
         )
         self._rooms: Counter[str] = Counter()
@@ -135,7 +134,7 @@ class Backplane:
 
     async def direct(self, events: Iterable[Event]) -> None:
         """Send events with `to` to their members' connections, on whatever node."""
-        await asyncio.gather(*(self._directs.submit(event) for event in events))
+        await self._directs.submit(list(events))
 
     async def count_viewers(self, room: str, node: str, viewers: int) -> None:
         """Tell this node's viewers of a room; lapses after 30 s unless told again.
@@ -163,10 +162,14 @@ class Backplane:
             answers.update(zip(ats, items.answers_of(reply, len(ats)), strict=True))
         return [answers[at] for at in range(len(batch))]
 
-    async def _direct_batch(self, batch: Sequence[Event]) -> list[None]:
-        payload = pack([[event.to, items.as_blob(event, event.data)] for event in batch])
-        with scripts.store_errors():
-            await self._client.execute_command("SPUBLISH", keys.direct_channel(), payload)
+    async def _direct_batch(self, batch: Sequence[Sequence[Event]]) -> list[None]:
+        rows = [
+            [event.to, items.as_blob(event, event.data)] for events in batch for event in events
+        ]
+        for first in range(0, len(rows), BATCH_MAX):
+            payload = pack(rows[first : first + BATCH_MAX])
+            with scripts.store_errors():
+                await self._client.execute_command("SPUBLISH", keys.direct_channel(), payload)
         return [None] * len(batch)
 
     # ── reading ───────────────────────────────────────────────────────────────────────────
