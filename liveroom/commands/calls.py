@@ -54,8 +54,7 @@ class Who(StrEnum):
     HOST = "host"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One command on its way: `args` has passed its type, `content` names what was sent."""
 
     services: Services
