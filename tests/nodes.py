@@ -196,15 +196,15 @@ def free_port() -> int:
 
 
 class Member:
-    """One server of a cluster."""
+    """One server of a cluster, or `alone`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, alone: bool = False) -> None:
         folder.mkdir(parents=True)
         self.port, self.bus = free_port(), free_port()
         options = {
             "port": self.port,
             "cluster-port": self.bus,
-            "cluster-enabled": "yes",
+            "cluster-enabled": "no" if alone else "yes",
             "cluster-node-timeout": NODE_TIMEOUT_MS,
             "cluster-require-full-coverage": "no",
             "bind": "127.0.0.1",
@@ -234,6 +234,11 @@ class Member:
         finally:
             await client.aclose()
         raise AssertionError("this server does not answer")
+
+    def end(self) -> None:
+        """Kill it, by its id."""
+        self.process.kill()
+        self.process.wait()
 
 
 class ValkeyCluster:
@@ -281,8 +286,7 @@ class ValkeyCluster:
     def end(self) -> None:
         """Kill every server, by its id."""
         for member in self.members:
-            member.process.kill()
-            member.process.wait()
+            member.end()
 
 
 async def _linked(replica: Member) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from liveroom.events import Event
 from liveroom.store import keys, scripts
 from liveroom.store.backplane import Item
-from tests.nodes import Node, ValkeyCluster, cluster, nodes, publish, until, watching
+from tests.nodes import Member, Node, ValkeyCluster, cluster, nodes, publish, until, watching
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +61,9 @@ def test_every_call_finds_its_master(three, run):
     run(story())
 
 
-def test_a_url_must_say_whether_it_is_a_cluster(three, redis_url, run):
+def test_a_url_must_say_whether_it_is_a_cluster(three, tmp_path, run):
     """A cluster taken for one server would refuse most calls, so neither is guessed."""
+    alone = Member(tmp_path / "alone", alone=True)
 
     async def refusal(url: str) -> str:
         client = scripts.connect(url)
@@ -72,7 +74,12 @@ def test_a_url_must_say_whether_it_is_a_cluster(three, redis_url, run):
         finally:
             await client.aclose()
 
-    assert "redis+cluster://" in run(refusal(f"redis://127.0.0.1:{three.masters[0].port}"))
+    try:
+        run(alone.say("PING"))
+        assert "redis+cluster://" in run(refusal(f"redis://127.0.0.1:{three.masters[0].port}"))
+        assert "redis://" in run(refusal(f"redis+cluster://127.0.0.1:{alone.port}"))
+    finally:
+        alone.end()
 
 
 def test_cut_subscriptions_miss_nothing(three, run):
@@ -96,6 +103,39 @@ def test_cut_subscriptions_miss_nothing(three, run):
                     assert all(viewer.whole for viewer in viewers)
                     assert all(viewer.told_to_return == 0 for viewer in viewers)
             assert all(node.resets for node in among)
+
+    run(story())
+
+
+def test_a_master_that_hangs_stops_its_own_rooms_alone(three, run):
+    """Others are published meanwhile, and once it answers again its rooms go on where they were."""
+
+    async def story():
+        async with nodes(three.url, 2) as among:
+            one, two = among
+            rooms = rooms_of_each_master(one)
+            hangs = three.masters[1]
+            (stuck,) = [
+                r for r in rooms if one.listening.master(keys.room_log(r)).endswith(str(hangs.port))
+            ]
+            async with watching(among, rooms) as seated:
+                hangs.process.send_signal(signal.SIGSTOP)
+                try:
+                    waiting = asyncio.create_task(publish(one, stuck))
+                    others = [room for room in rooms if room != stuck]
+                    await asyncio.gather(
+                        *(publish(node, room) for room in others for node in among)
+                    )
+                    await until(lambda: all(len(v.seqs) == 2 for r in others for v in seated[r]))
+                    assert not waiting.done()
+                finally:
+                    hangs.process.send_signal(signal.SIGCONT)
+                await waiting
+                last = (await publish(two, stuck)).seq
+                await until(lambda: all(v.seqs[-1:] == [last] for v in seated[stuck]))
+                everyone = [viewer for viewers in seated.values() for viewer in viewers]
+                assert all(viewer.whole for viewer in everyone)
+                assert all(viewer.told_to_return == 0 for viewer in everyone)
 
     run(story())
 

@@ -28,6 +28,10 @@ NODE_MAX_S: Final = 1.0
 _LOST: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
 
 
+class NoCluster(Exception):
+    """The server at a cluster's URL is one for itself."""
+
+
 def is_cluster(url: str) -> bool:
     """Whether this URL names a Redis Cluster."""
     return url.startswith(tuple(SCHEMES))
@@ -60,6 +64,7 @@ class Cluster(RedisCluster):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._turns = asyncio.Semaphore(TURNS_MAX)
+        self._asking: asyncio.Future[RedisCluster] | None = None
 
     async def initialize(self, *args: Any, **kwargs: Any) -> Self:
         """Ask where the slots are, where that is not known; goes on without a caller.
@@ -67,11 +72,16 @@ class Cluster(RedisCluster):
         Cut off in the middle, the library would close every connection there is.
         """
         if self._initialize:
-            await asyncio.shield(asyncio.ensure_future(super().initialize(*args, **kwargs)))
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.ensure_future(super().initialize(*args, **kwargs))
+                self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+            await asyncio.shield(self._asking)
         return self
 
     async def aclose(self) -> None:
         """Close every connection, also while it is not known where the slots are."""
+        if self._asking is not None and not self._asking.done():
+            await asyncio.wait([self._asking], timeout=ANSWER_MAX_S)
         await super().aclose()
         await self.nodes_manager.aclose()
         await self.nodes_manager.aclose("startup_nodes")
@@ -92,11 +102,27 @@ class Cluster(RedisCluster):
         return cast("ClusterNode", node).name
 
     async def infos(self, section: str) -> list[dict[str, Any]]:
-        """INFO of each master."""
-        async with asyncio.timeout(ANSWER_MAX_S):
-            await self.initialize()
-        masters = self.get_primaries()
-        return [await self.info(section, target_nodes=master) for master in masters]
+        """INFO of each master that answers.
+
+        Raises:
+            NoCluster: the server is one for itself.
+            RedisError: no master answers.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_MAX_S):
+                await self.initialize()
+        except redis.exceptions.RedisClusterException as fault:
+            if "Cluster mode is not enabled" in str(fault):
+                raise NoCluster from fault
+            raise
+        told = await asyncio.gather(
+            *(self.info(section, target_nodes=master) for master in self.get_primaries()),
+            return_exceptions=True,
+        )
+        answers: list[dict[str, Any]] = [one for one in told if isinstance(one, dict)]
+        if not answers:
+            raise redis.exceptions.ConnectionError("no master answers")
+        return answers
 
     async def pipelines(self, commands: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
         """An answer or exception for each `(key, command)`; one pipeline for each master.

@@ -22,7 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from liveroom.errors import FAMILIES, LiveroomError, Unavailable, error
-from liveroom.store.cluster import Cluster, Masters, is_cluster
+from liveroom.store.cluster import Cluster, Masters, NoCluster, is_cluster
 from liveroom.store.listener import OneServer, Ways
 
 Client = Redis | Cluster
@@ -202,7 +202,10 @@ class Script:
 
 
 async def run_id(client: Client) -> str:
-    """The run id of the server: it changes with every start of it. In a cluster all of them."""
+    """The run id of the server: it changes with every start of it.
+
+    In a cluster those of all masters that answer.
+    """
     return " ".join(str(server["run_id"]) for server in await _infos(client, "server"))
 
 
@@ -221,15 +224,16 @@ async def check_policy(client: Client) -> None:
         version = str(server["redis_version"])
         if int(version.split(".", maxsplit=1)[0]) < REDIS_VERSION_MIN:
             raise StoreUnfit(f"Redis is {version}; it must be {REDIS_VERSION_MIN}.0 or newer")
-        clustered = server.get("redis_mode", server.get("server_mode")) == "cluster"
-        if clustered and not isinstance(client, Cluster):
-            raise StoreUnfit("Redis is a cluster; its URL must start with redis+cluster://")
-        if isinstance(client, Cluster) and not clustered:
-            raise StoreUnfit("Redis is no cluster; its URL must start with redis://")
+    (cluster, *_) = await _infos(client, "cluster")
+    if cluster.get("cluster_enabled") and not isinstance(client, Cluster):
+        raise StoreUnfit("Redis is a cluster; its URL must start with redis+cluster://")
 
 
 async def _infos(client: Client, section: str) -> list[dict[str, Any]]:
     with store_errors():
         if isinstance(client, Cluster):
-            return await client.infos(section)
+            try:
+                return await client.infos(section)
+            except NoCluster as unfit:
+                raise StoreUnfit("Redis is no cluster; its URL must start redis://") from unfit
         return [await client.info(section)]
