@@ -59,11 +59,11 @@ class Taking:
     async def hold(self, request: HoldRequest) -> list[Hold]:
         """All lines or none; see `Inventory.hold`."""
         rows = by_partition(request, len(self._fences.partitions))
-        pools = [line.pool for row in rows.values() for line in row.lines]
-        probed = [] if request.again else await self._memory.ask(pools)
+        if request.again or not self._memory.has_any():
+            return await self._hold_everywhere(rows)
+        probed = await self._memory.ask([line.pool for row in rows.values() for line in row.lines])
         try:
-            if not request.again:
-                self._refuse_from_memory(rows.values())
+            self._refuse_from_memory(rows.values())
             return await self._hold_everywhere(rows)
         finally:
             self._memory.answered(probed)
@@ -81,6 +81,9 @@ class Taking:
 
     async def _hold_everywhere(self, rows: dict[int, RequestRow]) -> list[Hold]:
         """In order of partition; a refusal ends what was taken before it."""
+        if len(rows) == 1:
+            [(part, row)] = rows.items()
+            return await self._hold_in(part, row)
         held: list[Hold] = []
         try:
             for part in sorted(rows):
@@ -94,8 +97,9 @@ class Taking:
         for _ in range(HOLD_TRIES):
             epoch, answer = await self._batchers[part].submit(row)
             if isinstance(answer, Granted):
-                for line in row.lines:
-                    self._memory.forget(line.pool)
+                if self._memory.has_any():
+                    for line in row.lines:
+                        self._memory.forget(line.pool)
                 return self._deadlines.granted(answer, row, epoch)
             if answer.word == "missing":
                 if not await self._sweep.open([answer.pool]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from redis.exceptions import ResponseError
@@ -38,45 +38,53 @@ class Lost(Shut):
     """A key of the partition is gone."""
 
 
-class HoldRow(msgspec.Struct, kw_only=True):
-    """A hold as Redis keeps it; times are on the clock of Redis."""
+class HoldRow(NamedTuple):
+    """A hold as Redis keeps it, in this order; times are on the clock of Redis.
+
+    What a hold does not have is False. `till` is its deadline in a cart.
+    """
 
     id: str
     pool: str
     sku: str
+    drop: str | Literal[False]
     buyer: str
     room: str
     qty: int
     price: int
     state: str
     due: int
+    till: int | Literal[False]
     keys: list[str]
-    drop: str | None = None
-    cart: str | None = None
-    till: int | None = None
-    order: str | None = None
-    shared: bool = False
-    counted: bool = False
+    order: str | Literal[False]
+    shared: bool
+    counted: bool
 
 
-class LineRow(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One line of a request; `price` is what the buyer saw."""
+class LineRow(NamedTuple):
+    """One line of a request; `key` makes it happen once, `price` is what the buyer saw.
+
+    What it does not have is False: a nil would be a hole in Lua's array.
+    """
 
     id: str
     pool: str
     sku: str
-    qty: int
-    drop: str | None = None
-    price: int | None = None
-
-
-class RequestRow(msgspec.Struct, kw_only=True):
-    """A request for holds of one partition; its lines are of different pools."""
-
+    drop: str | Literal[False]
     key: str
-    kind: str
+    qty: int
+    price: int | Literal[False]
+
+
+class RequestRow(NamedTuple):
+    """A request for holds of one partition, in a cart or to be placed at once (False).
+
+    Its lines are of different pools.
+    """
+
     buyer: str
     room: str
+    cart: str | Literal[False]
     lines: list[LineRow]
 
 
@@ -200,7 +208,7 @@ class Gates:
         self, part: int, epoch: int, requests: Sequence[RequestRow]
     ) -> list[Granted | NotHeld]:
         """An answer for each request, in order; one call for all of them."""
-        packed = pack(msgspec.to_builtins(list(requests)))
+        packed = pack(requests)
         now, answers = await self._call(_HOLD, part, epoch, self._held_ms, self._placing_ms, packed)
         return [_granted(now, answer) for answer in answers]
 
@@ -311,24 +319,24 @@ class Gates:
 
     async def inspect(self, part: int, epoch: int) -> Inspection:
         """Every gate and every open hold at one instant."""
-        now, gates, rows, waiting, count = await self._call(_INSPECT, part, epoch)
+        head, *found = await self._ask(_INSPECT, part, epoch)
+        now, count = _opened(unpack(head), part, epoch)
+        gates, holds, *waiting = found
+        states = zip(gates[::2], gates[1::2], strict=True)
         return Inspection(
-            gates={pool: GateState(**gate) for pool, gate in dict(gates or {}).items()},
-            holds=_holds(rows),
-            waiting=list(waiting),
+            gates={p.decode(): GateState(**unpack(gate)) for p, gate in states if p != b"#"},
+            holds=_holds(map(unpack, holds)),
+            waiting=[hold.decode() for ids in waiting for hold in ids],
             open_holds=int(count or 0),
             now_ms=now,
         )
 
     async def _call(self, script: Script, part: int, epoch: int, *args: Any) -> list[Any]:
+        return _opened(unpack(await self._ask(script, part, epoch, *args)), part, epoch)
+
+    async def _ask(self, script: Script, part: int, epoch: int, *args: Any) -> Any:
         names = keys.stock(part, epoch)
-        answer = await script(self._client, names, [epoch, keys.stock_channel(part), *args])
-        word, *rest = unpack(answer)
-        if word == "marked":
-            raise Marked(rest[1])
-        if word in _SHUT:
-            raise _SHUT[word](f"stock partition {part}, epoch {epoch}")
-        return list(rest)
+        return await script(self._client, names, [epoch, keys.stock_channel(part), *args])
 
 
 def hold_id(part: int) -> str:
@@ -354,12 +362,22 @@ _COUNT, _ADD, _LOAD, _OPEN, _MARK = _scripts("count", "add", "load", "open", "ma
 _ADOPT, _INSPECT = _scripts("adopt", "inspect")
 
 
+def _opened(answer: list[Any], part: int, epoch: int) -> list[Any]:
+    """What an answer says after its word, where the word is no refusal."""
+    word, *rest = answer
+    if word == "marked":
+        raise Marked(rest[1])
+    if word in _SHUT:
+        raise _SHUT[word](f"stock partition {part}, epoch {epoch}")
+    return rest
+
+
 def _holds(rows: Any) -> list[HoldRow]:
     # An empty Lua table may arrive as an empty map.
-    return [HoldRow(**row) for row in rows or ()]
+    return [HoldRow(*row) for row in rows or ()]
 
 
 def _granted(now: int, answer: list[Any]) -> Granted | NotHeld:
     if answer[0] == "ok":
-        return Granted(now, [Grant(*grant) for grant in answer[1]])
+        return Granted(now, [Grant(*answer[at : at + 5]) for at in range(1, len(answer), 5)])
     return NotHeld(*answer)

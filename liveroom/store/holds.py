@@ -101,6 +101,7 @@ class Deadlines:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._skew_ms = 0
+        self._seen_ms = 0
 
     def holds(self, held: Held, epoch: int) -> list[Hold]:
         """These holds, made under this fence epoch."""
@@ -120,7 +121,7 @@ class Deadlines:
             state=row.state,
             due=row.due + self._skew_ms,
             epoch=epoch,
-            drop=row.drop,
+            drop=row.drop or None,
         )
 
     def granted(self, answer: Granted, row: RequestRow, epoch: int) -> list[Hold]:
@@ -138,12 +139,15 @@ class Deadlines:
                 state=grant.state,
                 due=grant.due + self._skew_ms,
                 epoch=epoch,
-                drop=line.drop,
+                drop=line.drop or None,
             )
             for line, grant in zip(row.lines, answer.grants, strict=True)
         ]
 
     def _compare(self, redis_ms: int) -> None:
+        if redis_ms == self._seen_ms:  # the answers of one batch
+            return
+        self._seen_ms = redis_ms
         skew = self._clock.now_ms() - redis_ms
         if abs(skew - self._skew_ms) > SKEW_MS:
             self._skew_ms = skew
@@ -160,37 +164,31 @@ def by_part(holds: Iterable[str]) -> dict[int, list[str]]:
 def by_partition(request: HoldRequest, partitions: int) -> dict[int, RequestRow]:
     """The request of each partition; the lines of one pool are one line."""
     ensure(request.kind in ("held", "placing"), "a hold begins held or placing")
-    lines: dict[str, LineRow] = {}
     rows: dict[int, RequestRow] = {}
+    places: dict[str, tuple[list[LineRow], int]] = {}
+    cart = request.kind == "held" and f"{request.room}/{request.buyer}"
     for line in request.lines:
         ensure(line.qty > 0, "a line has units")
-        merged = lines.get(line.pool)
-        if merged is not None:
-            merged.qty += line.qty
-            merged.price = merged.price if line.price_minor is None else line.price_minor
+        part = partition_of(line.sku, partitions) if partitions > 1 else 0
+        if part not in rows:
+            rows[part] = RequestRow(request.buyer, request.room, cart, [])
+        lines = rows[part].lines
+        if line.pool in places:
+            same, at = places[line.pool]
+            same[at] = _merged(same[at], line)
             continue
-        part = partition_of(line.sku, partitions)
-        row = rows.setdefault(
-            part,
-            RequestRow(
-                key=f"{request.kind}:{request.key}",
-                kind=request.kind,
-                buyer=request.buyer,
-                room=request.room,
-                lines=[],
-            ),
-        )
-        lines[line.pool] = LineRow(
-            id=hold_id(part),
-            pool=line.pool,
-            sku=line.sku,
-            qty=line.qty,
-            drop=line.drop,
-            price=line.price_minor,
-        )
-        row.lines.append(lines[line.pool])
+        places[line.pool] = lines, len(lines)
+        key = f"{request.kind}:{request.key}/{line.pool}"
+        price = False if line.price_minor is None else line.price_minor
+        row = LineRow(hold_id(part), line.pool, line.sku, line.drop or False, key, line.qty, price)
+        lines.append(row)
     ensure(rows, "a request has lines")
     return rows
+
+
+def _merged(row: LineRow, line: HoldLineRequest) -> LineRow:
+    price = row.price if line.price_minor is None else line.price_minor
+    return row._replace(qty=row.qty + line.qty, price=price)
 
 
 def refusal(answer: NotHeld, row: RequestRow) -> LiveroomError:

@@ -36,6 +36,10 @@ class SoldOutMemory:
         said = self._said.get(pool)
         return said is not None and self._monotonic() - said <= MEMORY_S
 
+    def has_any(self) -> bool:
+        """Whether there is anything to ask or to forget; mostly there is not."""
+        return bool(self._said)
+
     async def ask(self, pools: Sequence[str]) -> list[str]:
         """The pools the caller must probe: call `answered` with them, whatever comes.
 

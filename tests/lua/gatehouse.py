@@ -17,10 +17,10 @@ def request(
 ) -> RequestRow:
     """A request of lines (pool, qty, price the buyer saw)."""
     rows = [
-        LineRow(id=hold_id(0), pool=pool, sku=pool, qty=qty, price=seen[0] if seen else None)
+        LineRow(hold_id(0), pool, pool, False, f"{key}/{pool}", qty, seen[0] if seen else False)
         for pool, qty, *seen in lines
     ]
-    return RequestRow(key=key, kind=kind, buyer=buyer, room="r", lines=rows)
+    return RequestRow(buyer, "r", f"r/{buyer}" if kind == "held" else False, rows)
 
 
 class Gatehouse:

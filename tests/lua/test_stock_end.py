@@ -8,7 +8,7 @@ import msgpack
 import pytest
 from gatehouse import EPOCH, Gatehouse, inside, request
 
-from liveroom.store.gates import Lost
+from liveroom.store.gates import HoldRow, Lost
 
 
 class BrokenGatehouse(Gatehouse):
@@ -87,7 +87,7 @@ def test_a_return_after_the_old_deadline_is_an_expiry(redis_url):
         [hold] = (await house.gates.place(0, EPOCH, "r/ann", "o1")).holds
         hurried = hold.till - 100_000
         raw = await house.client.hget(f"lr:{{s0}}:{EPOCH}:holds", hold.id)
-        row = msgpack.unpackb(raw) | {"till": hurried}
+        row = HoldRow(*msgpack.unpackb(raw))._replace(till=hurried)
         await house.client.hset(f"lr:{{s0}}:{EPOCH}:holds", hold.id, msgpack.packb(row))
         assert (await house.gates.give_back(0, EPOCH, [hold.id])).holds == []
         _, told = await house.gates.expire(0, EPOCH, count=10, report=10)

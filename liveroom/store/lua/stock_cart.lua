@@ -8,12 +8,14 @@
 if not open then
   return cmsgpack.pack({'shut', now})
 end
-local holds = {}
-local packed = redis.call('HGET', carts_key, ARGV[3])
-for _, id in ipairs(packed and cmsgpack.unpack(packed) or {}) do
-  local h = cmsgpack.unpack(redis.call('HGET', holds_key, id))
-  if h.state == 'held' and h.due > now then
-    holds[#holds + 1] = h
+-- part: stock_rows
+-- part: stock_holds
+local mine = {}
+read_holds(read_cart(ARGV[3]))
+for _, id in ipairs(read_cart(ARGV[3])) do
+  local h = get_hold(id)
+  if h[STATE] == 'held' and h[DUE] > now then
+    mine[#mine + 1] = h
   end
 end
-return cmsgpack.pack({'ok', now, holds})
+return cmsgpack.pack({'ok', now, mine})

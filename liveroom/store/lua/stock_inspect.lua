@@ -2,24 +2,18 @@
 -- Guarantees: changes nothing.
 -- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
 -- Arguments: epoch, channel.
--- Returns: msgpack [word, now, {pool: gate}, [hold], [id in the expiry sets], open holds];
---   word ok | shut.
+-- Returns: [msgpack [ok, now, open holds], gates as [pool, msgpack, ...], [msgpack of a hold],
+--   ids due, ids placing], as Redis has them: packing them here again would keep others waiting;
+--   or [msgpack [shut, now]].
 -- Emits: nothing.
 -- part: stock_begin
 if not open then
-  return cmsgpack.pack({'shut', now})
+  return {cmsgpack.pack({'shut', now})}
 end
-local gates, holds, ids = {}, {}, redis.call('ZRANGE', due_key, 0, -1)
-local fields = redis.call('HGETALL', gates_key)
-for i = 1, #fields, 2 do
-  if fields[i] ~= '#' then
-    gates[fields[i]] = cmsgpack.unpack(fields[i + 1])
-  end
-end
-for i, packed in ipairs(redis.call('HVALS', holds_key)) do
-  holds[i] = cmsgpack.unpack(packed)
-end
-for _, id in ipairs(redis.call('ZRANGE', placing_key, 0, -1)) do
-  ids[#ids + 1] = id
-end
-return cmsgpack.pack({'ok', now, gates, holds, ids, tonumber(redis.call('HGET', gates_key, '#'))})
+return {
+  cmsgpack.pack({'ok', now, tonumber(redis.call('HGET', gates_key, '#'))}),
+  redis.call('HGETALL', gates_key),
+  redis.call('HVALS', holds_key),
+  redis.call('ZRANGE', due_key, 0, -1),
+  redis.call('ZRANGE', placing_key, 0, -1),
+}

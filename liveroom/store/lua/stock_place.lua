@@ -9,17 +9,19 @@
 if not open or marked then
   return cmsgpack.pack({marked and 'marked' or 'shut', now, marked})
 end
+-- part: stock_rows
 -- part: stock_gates
 -- part: stock_holds
 -- part: stock_save
 local placing_ms, cart, order = tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local mine, held = {}, {}
+read_holds(read_cart(cart))
 for _, id in ipairs(read_cart(cart)) do
   local h = get_hold(id)
-  if h.state == 'placing' and h.order == order then
+  if h[STATE] == 'placing' and h[ORDER] == order then
     mine[#mine + 1] = h
-  elseif h.state == 'held' then
-    if h.due <= now then
+  elseif h[STATE] == 'held' then
+    if h[DUE] <= now then
       return cmsgpack.pack({'hold_expired', now})
     end
     held[#held + 1] = h
@@ -28,14 +30,14 @@ end
 -- From here on it must succeed.
 if #mine > 0 then
   for _, h in ipairs(mine) do
-    h.shared = true -- another attempt of this order may place it
+    h[SHARED] = true -- another attempt of this order may place it
     put_hold(h)
   end
   save()
   return cmsgpack.pack({'ok', now, mine})
 end
 for _, h in ipairs(held) do
-  h.state, h.order, h.due, h.shared = 'placing', order, now + placing_ms, nil
+  h[STATE], h[ORDER], h[DUE], h[SHARED] = 'placing', order, now + placing_ms, false
   put_hold(h)
 end
 save()

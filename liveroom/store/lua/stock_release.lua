@@ -9,13 +9,19 @@
 if not open then
   return cmsgpack.pack({'shut', now})
 end
+-- part: stock_rows
 -- part: stock_gates
 -- part: stock_holds
+-- part: stock_ends
 -- part: stock_save
-local ended = {}
-for _, want in ipairs(cmsgpack.unpack(ARGV[3])) do
+local wanted, ids, ended = cmsgpack.unpack(ARGV[3]), {}, {}
+for i, want in ipairs(wanted) do
+  ids[i] = want[1]
+end
+read_holds(ids)
+for _, want in ipairs(wanted) do
   local h = get_hold(want[1])
-  if h and (want[2] == '' or h.state == want[2]) and (want[3] or not h.shared) then
+  if h and (want[2] == '' or h[STATE] == want[2]) and (want[3] or not h[SHARED]) then
     end_hold(h)
     ended[#ended + 1] = h
   end

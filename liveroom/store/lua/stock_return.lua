@@ -10,31 +10,33 @@
 if not open then
   return cmsgpack.pack({'shut', now})
 end
+-- part: stock_rows
 -- part: stock_gates
 -- part: stock_holds
+-- part: stock_ends
 -- part: stock_save
 
 local function rename(h, id)
-  holds[h.id], changed[h.id] = false, true
-  for _, key in ipairs(h.keys) do
-    known[key] = id
+  holds[h[ID]], changed[h[ID]] = false, true
+  for _, key in ipairs(h[MADE_BY]) do
+    name(key, id)
   end
-  change_cart(h.cart, h.id, id)
-  h.id = id
+  change_cart(cart_of(h), h[ID], id)
+  h[ID] = id
 end
 
 local returned = {}
 for _, want in ipairs(cmsgpack.unpack(ARGV[3])) do
   local h, id, void = get_hold(want[1]), want[2], want[3]
-  if h and h.state == 'placing' and (void or not h.shared) then
-    if not h.cart then
+  if h and h[STATE] == 'placing' and (void or not h[SHARED]) then
+    if not h[TILL] then
       end_hold(h)
-    elseif h.till <= now then
+    elseif h[TILL] <= now then
       end_hold(h)
       redis.call('RPUSH', ended_key, cmsgpack.pack(h))
     else
       if void then rename(h, id) end
-      h.state, h.due, h.order, h.shared = 'held', h.till, nil, nil
+      h[STATE], h[DUE], h[ORDER], h[SHARED] = 'held', h[TILL], false, false
       put_hold(h)
       returned[#returned + 1] = h
     end

@@ -8,10 +8,11 @@
 if not open then
   return cmsgpack.pack({'shut', now})
 end
+-- part: stock_rows
 -- part: stock_gates
 local stuck = {}
 for i, id in ipairs(redis.call('ZRANGEBYSCORE', placing_key, '-inf', now, 'LIMIT', 0, ARGV[3])) do
   local h = cmsgpack.unpack(redis.call('HGET', holds_key, id))
-  stuck[i] = {h, gate(h.pool).seq}
+  stuck[i] = {h, gate(h[POOL]).seq}
 end
 return cmsgpack.pack({'ok', now, stuck})

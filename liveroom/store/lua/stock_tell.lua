@@ -10,8 +10,10 @@
 if not open then
   return cmsgpack.pack({'shut', now})
 end
+-- part: stock_rows
 -- part: stock_gates
 -- part: stock_holds
+-- part: stock_ends
 -- part: stock_save
 local PARKED_MAX = 256
 local limited, missing = {}, {}

@@ -1,53 +1,67 @@
 -- A hold remembers so many of the requests that made it grow.
 local KEYS_MAX = 16
 
-local function add(h, r, line, g)
-  h.keys[#h.keys + 1] = r.key .. '/' .. line.pool
-  known[h.keys[#h.keys]] = h.id
-  if #h.keys > KEYS_MAX then
-    known[table.remove(h.keys, 1)] = false
+local function add(h, line, g)
+  local keys, units = h[MADE_BY], line[UNITS]
+  keys[#keys + 1] = line[KEY]
+  name(line[KEY], h[ID])
+  if #keys > KEYS_MAX then
+    name(table.remove(keys, 1), false)
   end
-  h.qty = h.qty + line.qty
-  g.held = g.held + line.qty
-  count_units(h, line.qty)
+  h[QTY] = h[QTY] + units
+  g.held = g.held + units
+  count_units(h, units)
   put_hold(h)
 end
 
+-- Find the hold of each line that needs none: its key's own. Why not, where something is wrong.
+local function find(r, lines)
+  for i = 1, #lines do
+    local line = lines[i]
+    local id = known[line[KEY]]
+    local h = id and holds[id]
+    if h and not same(r, line, h) then return {'id_reused', line[POOL]} end
+    if h and h[STATE] == 'held' and h[DUE] <= now then return {'due', line[POOL]} end
+    line[FOUND] = h
+  end
+end
+
+local function short(line, g)
+  local left = g.base - g.held
+  if left >= line[UNITS] then return nil end
+  local parked = redis.call('HEXISTS', parked_key, line[POOL]) == 1
+  return {'sold_out', line[POOL], left, g.base == 0 and g.held == 0 and not parked}
+end
+
 local function decide(r)
-  local holds, carted = {}, {}
-  for i, line in ipairs(r.lines) do
-    local h = hold_of(r, line)
-    if h and not same(r, line, h) then return {'id_reused', line.pool} end
-    if h and h.state == 'held' and h.due <= now then return {'due', line.pool} end
-    holds[i] = h or false
-  end
-  for i, line in ipairs(r.lines) do
-    if not holds[i] then
-      carted[i] = in_cart(r, line.pool)
-      local no = refusal(r, line, gate(line.pool), carted[i])
-      if no then return no end
+  local lines = r[LINES]
+  local no, carted = find(r, lines), r[CART] and {}
+  for i = 1, #lines do
+    local line = lines[i]
+    if not no and not line[FOUND] then
+      local h = carted and in_cart(r, line[POOL])
+      if h then carted[i] = h end
+      no = refusal(r, line, gates[line[POOL]], h)
     end
   end
-  for i, line in ipairs(r.lines) do
-    local g = gate(line.pool)
-    if not holds[i] and g.base - g.held < line.qty then
-      local parked = redis.call('HEXISTS', parked_key, line.pool) == 1
-      return {'sold_out', line.pool, g.base - g.held, g.base == 0 and g.held == 0 and not parked}
-    end
+  for i = 1, #lines do
+    no = no or not lines[i][FOUND] and short(lines[i], gates[lines[i][POOL]])
   end
+  if no then return no end
   -- From here on it must succeed.
-  for i, line in ipairs(r.lines) do
-    if not holds[i] then
-      holds[i] = carted[i] or make(r, line, gate(line.pool))
-      add(holds[i], r, line, gate(line.pool))
-    elseif r.kind == 'placing' then
-      holds[i].shared = true -- another attempt may place it: nobody may end it unless it is void
-      put_hold(holds[i])
+  local answer, n = {'ok'}, 1
+  for i = 1, #lines do
+    local line = lines[i]
+    local h, g = line[FOUND], gates[line[POOL]]
+    if not h then
+      h = carted and carted[i] or make(r, line, g)
+      add(h, line, g)
+    elseif not carted then
+      h[SHARED] = true -- another attempt may place it: nobody may end it unless it is void
+      put_hold(h)
     end
+    answer[n + 1], answer[n + 2], answer[n + 3] = h[ID], h[QTY], h[PRICE]
+    answer[n + 4], answer[n + 5], n = h[STATE], h[DUE], n + 5
   end
-  local granted = {}
-  for i, h in ipairs(holds) do
-    granted[i] = {h.id, h.qty, h.price, h.state, h.due}
-  end
-  return {'ok', granted}
+  return answer
 end

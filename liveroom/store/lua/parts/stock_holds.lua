@@ -1,19 +1,32 @@
--- Holds, keys, carts and counts are read once and written once, by save().
-local holds, known, carts, holding, recounted = {}, {}, {}, {}, {}
-local was, changed = {}, {} -- the state each hold was read in; the ids that must be written
+-- Holds, keys, carts and counts are read once, many at a time, and written once, by save().
+local holds, known, carts, holding = {}, {}, {}, {}
+local was = {} -- the state each hold was read in
+local changed, named, recarted, recounted = {}, {}, {}, {} -- what must be written
 local opened = 0
+
+-- Read fields of a hash into a table, false where there is none.
+local function read_fields(key, fields, into)
+  for from = 1, #fields, 1000 do
+    local to = math.min(from + 999, #fields)
+    local values = redis.call('HMGET', key, unpack(fields, from, to))
+    for i = 1, #values do
+      into[fields[from + i - 1]] = values[i]
+    end
+  end
+end
 
 -- Read those of the holds that this call has not looked at.
 local function read_holds(wanted)
   local ids = {}
-  for _, id in ipairs(wanted) do
-    if holds[id] == nil then ids[#ids + 1] = id end
+  for i = 1, #wanted do
+    if holds[wanted[i]] == nil then ids[#ids + 1] = wanted[i] end
   end
-  for from = 1, #ids, 1000 do
-    local to = math.min(from + 999, #ids)
-    for i, packed in ipairs(redis.call('HMGET', holds_key, unpack(ids, from, to))) do
-      local h = packed and cmsgpack.unpack(packed)
-      holds[ids[from + i - 1]], was[ids[from + i - 1]] = h, h and h.state
+  read_fields(holds_key, ids, holds)
+  for i = 1, #ids do
+    local h = holds[ids[i]]
+    if h and not was[ids[i]] then
+      h = cmsgpack.unpack(h)
+      holds[ids[i]], was[ids[i]] = h, h[STATE]
     end
   end
 end
@@ -26,14 +39,29 @@ local function get_hold(id)
 end
 
 local function put_hold(h)
-  holds[h.id], changed[h.id] = h, true
+  holds[h[ID]], changed[h[ID]] = h, true
+end
+
+local function name(key, id)
+  known[key], named[key] = id, id
+end
+
+local function cart_of(h)
+  return h[TILL] and h[ROOM] .. '/' .. h[BUYER]
+end
+
+local function read_carts(fields)
+  read_fields(carts_key, fields, carts)
+  for i = 1, #fields do
+    local ids = carts[fields[i]]
+    if type(ids) ~= 'table' then
+      carts[fields[i]] = ids and cmsgpack.unpack(ids) or {}
+    end
+  end
 end
 
 local function read_cart(field)
-  if carts[field] == nil then
-    local packed = redis.call('HGET', carts_key, field)
-    carts[field] = packed and cmsgpack.unpack(packed) or {}
-  end
+  if carts[field] == nil then read_carts({field}) end
   return carts[field]
 end
 
@@ -41,39 +69,7 @@ end
 local function change_cart(field, old, new)
   local ids = {new}
   for _, id in ipairs(read_cart(field)) do
-    if id ~= old then
-      ids[#ids + 1] = id
-    end
+    if id ~= old then ids[#ids + 1] = id end
   end
-  carts[field] = ids
-  changed[field] = true
-end
-
-local function held_by(field)
-  holding[field] = holding[field] or tonumber(redis.call('HGET', holding_key, field) or 0)
-  return holding[field]
-end
-
--- Units of open holds count for a limit only where the hold says so.
-local function count_units(h, units)
-  if h.counted then
-    local field = h.pool .. '/' .. h.buyer
-    holding[field] = held_by(field) + units
-    recounted[field] = holding[field]
-  end
-end
-
--- The hold is gone and its units are free.
-local function end_hold(h)
-  local g = gate(h.pool)
-  g.held = g.held - h.qty
-  opened = opened - 1
-  holds[h.id], changed[h.id] = false, true
-  for _, key in ipairs(h.keys) do
-    known[key] = false
-  end
-  count_units(h, -h.qty)
-  if h.cart then
-    change_cart(h.cart, h.id)
-  end
+  carts[field], recarted[field] = ids, #ids > 0 and cmsgpack.pack(ids)
 end

@@ -4,14 +4,15 @@ local function write(command, key, args)
   end
 end
 
-local function write_hash(key, values, is_gone)
-  local set, gone = {}, {}
+-- Set the fields that have a value, delete those that have none.
+local function write_hash(key, values)
+  local set, gone, n = {}, {}, 0
   for field, value in pairs(values) do
-    if is_gone(value) then
-      gone[#gone + 1] = field
+    if value then
+      set[n + 1], set[n + 2] = field, value
+      n = n + 2
     else
-      set[#set + 1] = field
-      set[#set + 1] = type(value) == 'table' and cmsgpack.pack(value) or value
+      gone[#gone + 1] = field
     end
   end
   write('HSET', key, set)
@@ -19,32 +20,31 @@ local function write_hash(key, values, is_gone)
 end
 
 local function save()
-  local rows, ids, waiting = {}, {}, {held = {}, placing = {}}
-  local left = {held = {}, placing = {}}
+  local rows, gone, n = {}, {}, 0
+  local add, drop = {held = {}, placing = {}}, {held = {}, placing = {}}
   for id in pairs(changed) do
-    local h = holds[id]
-    if h ~= nil then
-      rows[id] = h
-      if h then
-        local set = waiting[h.state]
-        set[#set + 1] = h.due
-        set[#set + 1] = id
-      end
-      if was[id] and (not h or h.state ~= was[id]) then
-        left[was[id]][#left[was[id]] + 1] = id
-      end
+    local h, before = holds[id], was[id]
+    if h then
+      local set = add[h[STATE]]
+      rows[n + 1], rows[n + 2], n = id, cmsgpack.pack(h), n + 2
+      set[#set + 1] = h[DUE]
+      set[#set + 1] = id
     else
-      ids[id] = carts[id]
+      gone[#gone + 1] = id
+    end
+    if before and (not h or h[STATE] ~= before) then
+      drop[before][#drop[before] + 1] = id
     end
   end
-  write_hash(holds_key, rows, function(h) return not h end)
-  write_hash(carts_key, ids, function(cart) return #cart == 0 end)
-  write_hash(known_key, known, function(id) return not id end)
-  write_hash(holding_key, recounted, function(units) return units <= 0 end)
-  write('ZREM', due_key, left.held)
-  write('ZREM', placing_key, left.placing)
-  write('ZADD', due_key, waiting.held)
-  write('ZADD', placing_key, waiting.placing)
+  write('HSET', holds_key, rows)
+  write('HDEL', holds_key, gone)
+  write_hash(carts_key, recarted)
+  write_hash(known_key, named)
+  write_hash(holding_key, recounted)
+  write('ZREM', due_key, drop.held)
+  write('ZREM', placing_key, drop.placing)
+  write('ZADD', due_key, add.held)
+  write('ZADD', placing_key, add.placing)
   if opened ~= 0 then
     redis.call('HINCRBY', gates_key, '#', opened)
   end
