@@ -74,7 +74,13 @@ class Node:
         stores = self._stores
         await measure(stores)
         await self._inventory.start()
-        await self._backplane.start(self._on_batch, self._on_direct, self._on_stock, self._on_reset)
+        await self._backplane.start(
+            self._on_batch,
+            self._on_direct,
+            self._on_stock,
+            self._on_reset,
+            is_seated=self._hub.is_seated,
+        )
         self._chores.every(CLOCK_EVERY_S, "clock", functools.partial(measure, stores))
         self._chores.every(FENCES_EVERY_S, "fences", self._expiring.check_once)
         self._chores.every(BEAT_S, "beat", self._onair.beat)
@@ -95,6 +101,7 @@ class Node:
         await self._sweeper.close()
         await self._tidier.close()
         await self._chores.close()
+        await self._onair.end()
         await self._hub.close()
         await self._orders.close()
         await self._inventory.close()

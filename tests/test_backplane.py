@@ -32,10 +32,15 @@ class Node:
         self.direct: list[Event] = []
         self.stock: list[tuple[str, int, int]] = []
         self.resets = 0
+        self.away: set[str] = set()
 
     async def start(self) -> None:
         await self.plane.start(
-            self.batches.append, self.direct.extend, self.stock.extend, self._reset
+            self.batches.append,
+            self.direct.extend,
+            self.stock.extend,
+            self._reset,
+            is_seated=lambda member: member not in self.away,
         )
 
     def _reset(self) -> None:
@@ -164,6 +169,21 @@ def test_direct_and_stock_reach_every_node(redis_url, run):
     direct, stock = run(story())
     assert direct == [Event("order.paid", {"order": {}}, 1, to="ann")]
     assert stock == [("sku:s1", 3, 2**40)]
+
+
+def test_direct_events_of_members_who_sit_elsewhere(redis_url, run):
+    """A node takes in only what is for the members who sit there."""
+
+    async def story():
+        async with nodes(redis_url, 2) as (one, two):
+            one.away, two.away = {"ann"}, {"bob"}
+            await one.plane.direct(
+                [Event("order.paid", {"order": {}}, 1, to=to) for to in ("ann", "bob")]
+            )
+            await until(lambda: one.direct and two.direct)
+            return [event.to for event in one.direct], [event.to for event in two.direct]
+
+    assert run(story()) == (["bob"], ["ann"])
 
 
 def test_reading_since_a_position(redis_url, run):

@@ -65,6 +65,7 @@ class Backplane:
         on_reset: Callable[[], None],
         *,
         stock_partitions: int = 1,
+        is_seated: Callable[[str], bool] = lambda _member: True,
     ) -> None:
         """Hear direct events and stock from now on, and the rooms that are subscribed to.
 
@@ -74,8 +75,10 @@ class Backplane:
             on_stock: called with `(pool, left, v)` of each gate that changed.
             on_reset: called when messages may have been lost: compare positions.
             stock_partitions: how many stock channels there are.
+            is_seated: whether a member sits on this node. Every node hears every direct
+                event; those of other members are not even unpacked.
         """
-        self._on_batch, self._on_direct = on_batch, on_direct
+        self._on_batch, self._on_direct, self._is_seated = on_batch, on_direct, is_seated
         self._on_stock, self._on_reset = on_stock, on_reset
         self._stock_channels = {keys.stock_channel(part) for part in range(stock_partitions)}
         await self._listener.start([keys.direct_channel(), *sorted(self._stock_channels)])
@@ -108,7 +111,8 @@ class Backplane:
         if channel in self._stock_channels:
             self._on_stock([(pool, left, v) for pool, left, v in unpack(payload)])
         elif channel == keys.direct_channel():
-            self._on_direct([items.direct_of(*row) for row in unpack_raw(payload)])
+            rows = ((to.decode(), blob) for to, blob in unpack_raw(payload))
+            self._on_direct([items.direct_of(*row) for row in rows if self._is_seated(row[0])])
         else:
             self._heed_room(payload)
 
@@ -137,7 +141,7 @@ class Backplane:
         await self._directs.submit(list(events))
 
     async def count_viewers(self, room: str, node: str, viewers: int) -> None:
-        """Tell this node's viewers of a room; lapses after 30 s unless told again.
+        """Tell this node's viewers of a room; lapses after 10 s unless told again.
 
         Where the sum over all nodes changed, viewers.counted goes out.
         """

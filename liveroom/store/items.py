@@ -15,7 +15,7 @@ from liveroom.errors import error
 from liveroom.events import Event, Position
 from liveroom.store.scripts import pack, unpack, unpack_raw
 
-VIEWERS_TTL_S: Final = 30
+VIEWERS_TTL_S: Final = 10
 
 
 class Item(msgspec.Struct):
@@ -130,10 +130,10 @@ def event_of(
     return Event(name, data, at, seq=seq, n=n)
 
 
-def direct_of(to: bytes, blob: bytes) -> Event:
+def direct_of(to: str, blob: bytes) -> Event:
     """One event for one member."""
     name, at, data = unpack(blob)
-    return Event(name, data, at, to=to.decode())
+    return Event(name, data, at, to=to)
 
 
 def logged_of(entry: bytes, row: list[bytes]) -> Event:

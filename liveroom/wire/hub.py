@@ -314,6 +314,10 @@ class Hub:
         if opening is not None:
             opening.early.append((None, event))
 
+    def is_seated(self, member: str) -> bool:
+        """Whether the member has a seat on this node."""
+        return member in self._members
+
     def direct(self, event: Event) -> None:
         """Send a direct event to its member's seats on this node, at once."""
         frames: dict[Format, bytes] = {}
