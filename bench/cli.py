@@ -19,6 +19,7 @@ from rich.console import Console
 
 from bench import drop as drop_scenario
 from bench import fanout as fanout_scenario
+from bench import holds as holds_scenario
 from bench import idle as idle_scenario
 from bench.report import BadRule, Report
 from bench.target import Target
@@ -110,6 +111,23 @@ def idle(
     )
 
 
+@app.command
+def holds(
+    *,
+    options: Options = _PLAIN,
+    holds: Annotated[Count, Parameter(help="Holds in all.")] = 20_000,
+    buyers: Annotated[Count, Parameter(help="Buyers who ask at the same time.")] = 256,
+    skus: Annotated[Count, Parameter(help="SKUs they choose from.")] = 1,
+    lines: Annotated[Count, Parameter(help="Lines of a request.")] = 1,
+    cart: Annotated[bool, Parameter(help="Holds in carts.", negative="")] = False,
+    limit: Annotated[Count | None, Parameter(help="Units a buyer may have of a SKU.")] = None,
+) -> int:
+    """N buyers hold units from the inventory alone: no server, no orders."""
+    plan = holds_scenario.Plan(holds, buyers, skus, lines, cart, limit)
+    console = Console(stderr=True, highlight=False)
+    return _conclude(options, holds_scenario.run(plan, _command()), console)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run one scenario; its exit code."""
     try:
@@ -131,6 +149,11 @@ def _measure(options: Options, scenario: Callable[[Target, Console], Report]) ->
     flags = (f"--workers={options.workers}", *options.server)
     with Target(options.url, options.secret, flags) as target:
         report = scenario(target, console)
+    return _conclude(options, report, console)
+
+
+def _conclude(options: Options, report: Report, console: Console) -> int:
+    """Show, print, write and judge a run; the exit code."""
     report.show(console)
     if options.json:
         print(report.as_json(), flush=True)

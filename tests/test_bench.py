@@ -63,6 +63,18 @@ def test_orders_at_a_fixed_rate(capfd, there):
     assert outcome(capfd)["figures"]["orders"] == 30
 
 
+@pytest.mark.parametrize(
+    "words", [[], ["--cart"], ["--limit=9000", "--skus=3", "--lines=2"]], ids=" ".join
+)
+def test_holds_take_every_unit_once(capfd, words):
+    """The gates say exactly what was granted, and what ends is given back."""
+    assert cli.main(["holds", "--holds=300", "--buyers=50", *words, "--json"]) == 0
+    run = outcome(capfd)
+    assert run["faults"] == dict.fromkeys(run["faults"], 0)
+    assert run["figures"]["holds"] == 300
+    assert run["figures"]["holds_per_call"] > 1
+
+
 def test_a_bar_that_does_not_hold_fails_the_command(capfd, there):
     """`--assert` decides the exit code; one that cannot be read is bad usage."""
     small = ["fanout", "--viewers=2", "--rate=10", "--seconds=0.5", *there]
