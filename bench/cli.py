@@ -19,6 +19,7 @@ from rich.console import Console
 
 from bench import drop as drop_scenario
 from bench import fanout as fanout_scenario
+from bench import herd as herd_scenario
 from bench import holds as holds_scenario
 from bench import idle as idle_scenario
 from bench.report import BadRule, Report
@@ -126,6 +127,21 @@ def holds(
     plan = holds_scenario.Plan(holds, buyers, skus, lines, cart, limit)
     console = Console(stderr=True, highlight=False)
     return _conclude(options, holds_scenario.run(plan, _command()), console)
+
+
+@app.command(name="reconnect_herd")
+def reconnect_herd(
+    *,
+    options: Options = _PLAIN,
+    viewers: Annotated[Count, Parameter(help="Connected viewers.")] = 10_000,
+    rate: Annotated[Positive, Parameter(help="Logged events a second meanwhile.")] = 5.0,
+    members: Annotated[bool, Parameter(help="Viewers with tokens.", negative="")] = False,
+) -> int:
+    """N viewers lose their connection at once: all must be back and resumed, nothing lost."""
+    plan = herd_scenario.Plan(viewers, rate, members, options.processes)
+    return _measure(
+        options, lambda target, console: herd_scenario.run(target, plan, console, _command())
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

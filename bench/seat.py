@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 OnFrame = Callable[["Seat", bytes], None]
+OnJoined = Callable[["Seat", dict[str, Any]], None]
 
 
 class Seat(asyncio.Protocol):
@@ -109,10 +111,51 @@ class Seat(asyncio.Protocol):
             self.waiting.set_result(value)
 
 
+async def connect(
+    url: str,
+    path: str,
+    number: int,
+    *,
+    protocol: str | None = None,
+    on_frame: OnFrame | None = None,
+) -> Seat:
+    """A seat whose upgrade was accepted; `on_frame` misses no frame. Raises ConnectionError."""
+    address = urlsplit(url)
+    key = base64.b64encode(os.urandom(16)).decode()
+    offer = "" if protocol is None else f"Sec-WebSocket-Protocol: {protocol}\r\n"
+    request = (
+        f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
+        f"{offer}\r\n"
+    ).encode()
+
+    def seat() -> Seat:
+        made = Seat(request, number)
+        made.on_frame = on_frame or _ignore
+        return made
+
+    _, made = await asyncio.get_running_loop().create_connection(
+        seat, address.hostname or "", address.port or 80
+    )
+    assert made.waiting is not None
+    await made.waiting
+    return made
+
+
 async def join(
-    url: str, room: str, number: int, token: str | None = None
+    url: str,
+    room: str,
+    number: int,
+    token: str | None = None,
+    *,
+    since: dict[str, Any] | None = None,
+    on_joined: OnJoined | None = None,
 ) -> tuple[Seat, dict[str, Any]]:
-    """A seat that has joined, and the `ok` of its join."""
+    """A seat that has joined, and the `ok` of its join.
+
+    `on_joined` is called with both before any frame that follows the answer. Raises
+    `ConnectionError` with what the server said.
+    """
     address = urlsplit(url)
     key = base64.b64encode(os.urandom(16)).decode()
     request = (
@@ -128,21 +171,24 @@ async def join(
     await seat.waiting
     answer: asyncio.Future[dict[str, Any]] = loop.create_future()
     seat.waiting = answer
-    seat.on_frame = _first_answer
-    data = {} if token is None else {"token": token}
+    seat.on_frame = functools.partial(_take_answer, on_joined)
+    data = {"token": token, "since": since}
+    data = {name: value for name, value in data.items() if value is not None}
     seat.send(json.dumps({"id": 0, "cmd": "room.join", "data": data}).encode())
     return seat, await answer
 
 
-def _first_answer(seat: Seat, payload: bytes) -> None:
+def _take_answer(on_joined: OnJoined | None, seat: Seat, payload: bytes) -> None:
     message = json.loads(payload)[0]
     assert seat.waiting is not None
+    seat.on_frame = _ignore
     if "ok" in message:
+        if on_joined is not None:
+            on_joined(seat, message["ok"])
         seat.waiting.set_result(message["ok"])
     else:
         seat.waiting.set_exception(ConnectionError(json.dumps(message)))
     seat.waiting = None
-    seat.on_frame = _ignore
 
 
 def _ignore(_seat: Seat, _payload: bytes) -> None:

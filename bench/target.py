@@ -74,7 +74,10 @@ class Target:
         """Start our own server and wait until it says where it listens."""
         assert self._folder is not None
         command = [sys.executable, "-m", "liveroom", "serve", "--port=0", "--sandbox"]
-        command += [f"--data={self._folder / 'data'}", *_NO_LIMITS, *self._flags]
+        named = {flag.partition("=")[0] for flag in self._flags}
+        command += [f"--data={self._folder / 'data'}"]
+        command += [flag for flag in _NO_LIMITS if flag.partition("=")[0] not in named]
+        command += self._flags
         environment = {n: v for n, v in os.environ.items() if not n.startswith("LIVEROOM_")}
         environment |= {"LIVEROOM_SECRET": self.secret, "PYTHONPATH": str(_ROOT)}
         environment |= {"PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,30 @@
+"""The large scenarios of the load tester, made small: idle viewers and a herd."""
+
+import json
+
+from bench import cli
+
+
+def outcome(capfd):
+    """The JSON line of the last run."""
+    return json.loads(capfd.readouterr().out.splitlines()[-1])
+
+
+def test_idle_viewers_are_weighed(capfd):
+    """The run says what a viewer costs to let in and to keep; members come with tokens."""
+    assert cli.main(["idle", "--viewers=20", "--seconds=0.2", "--members", "--json"]) == 0
+    figures = outcome(capfd)["figures"]
+    assert figures["viewers"] == 20
+    assert figures["server_cpu_us_per_join"] >= 0
+    assert 0 < figures["join_p50_ms"] <= figures["join_max_ms"]
+
+
+def test_a_herd_is_back_and_has_missed_nothing(capfd):
+    """All resume, those who are told 503 included, and every event is seen once."""
+    words = ["--viewers=30", "--rate=50", "--processes=2", "--json"]
+    budget = "--server=--handshakes-per-s-max=100"
+    assert cli.main(["reconnect_herd", *words, budget]) == 0
+    run = outcome(capfd)
+    assert run["faults"] == dict.fromkeys(run["faults"], 0)
+    assert run["figures"]["viewers"] == 30
+    assert run["figures"]["all_back_s"] > 0
