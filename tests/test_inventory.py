@@ -591,6 +591,24 @@ def test_a_limit_set_later_counts_what_was_ordered_before(run, db, redis_url) ->
     run(story())
 
 
+def test_a_limit_is_counted_in_the_step_that_tells(run, db, redis_url) -> None:
+    """No kill can come between: one call ends the hold and counts its units for the buyer."""
+
+    async def story() -> None:
+        async with opened(db, redis_url) as node:
+            client = scripts.connect(redis_url)
+            for number in (1, 2):
+                held = await node.hold(wanted(f"o{number}", line("s2")))
+                plan = await db.write(lambda conn, n=number, h=held: place(conn, f"o{n}", h))
+                await client.config_resetstat()
+                await node.tell(plan.told)
+                assert (await client.info("commandstats"))["cmdstat_evalsha"]["calls"] == 1
+            assert await code_of(node.hold(wanted("o3", line("s2")))) == "limit_reached"
+            await client.aclose()
+
+    run(story())
+
+
 def test_a_new_sku_needs_nobody_to_open_its_gate(run, db, redis_url) -> None:
     """Whoever first asks for it makes the gate from SQL; what is not in SQL is not found."""
 

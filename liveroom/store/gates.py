@@ -219,8 +219,13 @@ class Gates:
 
     async def cart(self, part: int, epoch: int, cart: str) -> Held:
         """The holds of a cart that are neither due nor placing."""
-        now, rows = await self._call(_CART, part, epoch, cart)
-        return Held(now, _holds(rows))
+        [held] = await self.carts(part, epoch, [cart])
+        return held
+
+    async def carts(self, part: int, epoch: int, carts: Sequence[str]) -> list[Held]:
+        """The same for each of many carts, in order; one call for all of them."""
+        now, found = await self._call(_CART, part, epoch, pack(list(carts)))
+        return [Held(now, _holds(rows)) for rows in found]
 
     async def release(
         self, part: int, epoch: int, holds: Iterable[str], *, state: str = "", void: bool = False
@@ -239,11 +244,15 @@ class Gates:
         return Held(now, _holds(rows))
 
     async def tell(
-        self, part: int, epoch: int, ranges: Sequence[Range]
+        self, part: int, epoch: int, ranges: Sequence[Range], counts: Sequence[Count] = ()
     ) -> tuple[list[str], list[str]]:
-        """Tell ledger ranges; the pools among them with a limit, and those without a gate."""
+        """Tell ledger ranges, and what their buyers have taken, in one step.
+
+        Returns:
+            The pools among them with a limit, and those without a gate.
+        """
         want = pack([[*told[:4], list(told.holds)] for told in ranges])
-        _, limited, missing = await self._call(_TELL, part, epoch, want)
+        _, limited, missing = await self._call(_TELL, part, epoch, want, pack(counts))
         return list(limited), list(missing)
 
     async def expire(

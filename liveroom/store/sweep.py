@@ -15,7 +15,7 @@ import structlog
 from liveroom.store import ledger
 from liveroom.store.database import Database
 from liveroom.store.fences import Fences
-from liveroom.store.gates import Gates, HoldRow, Left, Range, SetRow
+from liveroom.store.gates import Count, Gates, HoldRow, Left, Range, SetRow
 from liveroom.store.ledger import PoolRow
 
 PAGE: Final = 500
@@ -35,20 +35,23 @@ class Sweep:
         self._fences = fences
         self._reached: dict[str, tuple[int, int]] = {}  # pool -> (epoch, seq) the gate stood on
         self._odd: dict[str, tuple[int, int]] = {}  # price and limit that a gate did not have
+        self._unlimited: set[str] = set()  # pools whose gates had no limit when told last
         self._turn = 0
 
     # ── telling ───────────────────────────────────────────────────────────────────────────
 
     async def tell(self, part: int, ranges: Sequence[Range]) -> None:
-        """Tell ranges of one partition; buyers' counts follow where a pool has a limit."""
-        _, (limited, missing) = await self._fences.call(part, self._gates.tell, ranges)
+        """Tell ranges of one partition, with buyers' counts where a pool may have a limit."""
+        counts = await self._counts([one for one in ranges if one.pool not in self._unlimited])
+        _, (limited, missing) = await self._fences.call(part, self._gates.tell, ranges, counts)
         if missing:
             await self.open(missing)
-        if limited:
-            told = [one for one in ranges if one.pool in limited]
-            counts = await self._db.read(lambda conn: ledger.counts_of(conn, told))
-            if counts:
-                await self._fences.call(part, self._gates.count, counts)
+        new = self._unlimited.intersection(limited)
+        self._unlimited |= {one.pool for one in ranges} - {*limited, *missing}
+        if new:  # the first limit of this pool that this node hears of
+            self._unlimited -= new
+            counts = await self._counts([one for one in ranges if one.pool in new])
+            await self._fences.call(part, self._gates.count, counts)
 
     async def open(self, pools: Sequence[str]) -> int:
         """Make the gates of pools that are newer than the fence; how many of them are in SQL."""
@@ -57,6 +60,9 @@ class Sweep:
             gates = [ledger.gate_of(row) for row in rows if row.partition == part]
             await self._fences.call(part, self._gates.add, gates)
         return len(rows)
+
+    async def _counts(self, ranges: Sequence[Range]) -> list[Count]:
+        return await self._db.read(lambda conn: ledger.counts_of(conn, ranges)) if ranges else []
 
     async def tell_lacking(self, part: int, *, every: bool = False) -> None:
         """Tell each gate what its pool's ledger has beyond it.

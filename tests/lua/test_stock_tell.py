@@ -86,6 +86,20 @@ def test_tell_names_pools_with_a_limit_and_those_without_a_gate(redis_url):
     inside(redis_url, story)
 
 
+def test_counts_come_with_the_end_of_their_holds(redis_url):
+    """What was ordered counts for the limit from the step in which its hold ends."""
+
+    async def story(house):
+        [hold] = await house.take(request("o1", ("b", 1)))
+        told = [Range("b", 21, 21, 1, [hold])]
+        await house.gates.tell(0, EPOCH, told, [Count("b", "ann", 21, 1)])
+        assert words(await house.hold(request("o2", ("b", 1)))) == ["limit_reached"]
+        await house.gates.tell(0, EPOCH, told, [Count("b", "ann", 20, 0)])
+        assert words(await house.hold(request("o2", ("b", 1)))) == ["limit_reached"]
+
+    inside(redis_url, story)
+
+
 def test_an_older_count_never_replaces_a_newer_one(redis_url):
     """What a buyer has taken is as SQL said at the latest place of the ledger."""
 

@@ -8,11 +8,6 @@
 if not open then
   return cmsgpack.pack({'shut', now})
 end
-for _, count in ipairs(cmsgpack.unpack(ARGV[3])) do
-  local field = count[1] .. '/' .. count[2]
-  local packed = redis.call('HGET', taken_key, field)
-  if not packed or cmsgpack.unpack(packed)[1] < count[3] then
-    redis.call('HSET', taken_key, field, cmsgpack.pack({count[3], count[4]}))
-  end
-end
+-- part: stock_counts
+count_taken(cmsgpack.unpack(ARGV[3]))
 return cmsgpack.pack({'ok', now})

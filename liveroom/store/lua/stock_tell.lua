@@ -1,8 +1,10 @@
 -- Tell gates what the ledger says: the one way a gate's base moves.
--- Guarantees: idempotent and in any order; a range that came too early is parked (at most
+-- Guarantees: idempotent and in any order; what buyers have taken counts from the step in which
+--   their holds end, never later; a range that came too early is parked (at most
 --   PARKED_MAX for a pool; what is not parked is told again from the ledger).
 -- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
--- Arguments: epoch, channel, ranges: msgpack of [[pool, from, to, available_after, [hold]]].
+-- Arguments: epoch, channel, ranges: msgpack of [[pool, from, to, available_after, [hold]]],
+--   counts: msgpack of [[pool, buyer, seq, units]].
 -- Returns: msgpack [word, now, pools with a limit that moved, pools without a gate];
 --   word ok | shut.
 -- Emits: [[pool, left, v]] on the channel, once.
@@ -15,7 +17,7 @@ end
 -- part: stock_holds
 -- part: stock_ends
 -- part: stock_save
-local PARKED_MAX = 256
+-- part: stock_counts
 local limited, missing = {}, {}
 
 local function apply(g, to, after, ids)
@@ -29,38 +31,8 @@ local function apply(g, to, after, ids)
   end
 end
 
-local function park(pool, range)
-  local packed = redis.call('HGET', parked_key, pool)
-  local parked = packed and cmsgpack.unpack(packed) or {}
-  if #parked < PARKED_MAX then
-    parked[#parked + 1] = range
-    redis.call('HSET', parked_key, pool, cmsgpack.pack(parked))
-  end
-end
-
--- Apply what now follows; every pass over the parked ranges applies at least one, or is the last.
-local function unpark(pool, g)
-  local packed = redis.call('HGET', parked_key, pool)
-  if not packed then return end
-  local parked, moved = cmsgpack.unpack(packed), true
-  while moved do
-    local later = {}
-    for _, range in ipairs(parked) do
-      if range[1] <= g.seq + 1 then
-        apply(g, range[2], range[3], range[4])
-      else
-        later[#later + 1] = range
-      end
-    end
-    moved, parked = #later < #parked, later
-  end
-  if #parked > 0 then
-    redis.call('HSET', parked_key, pool, cmsgpack.pack(parked))
-  else
-    redis.call('HDEL', parked_key, pool)
-  end
-end
-
+-- part: stock_parked
+count_taken(cmsgpack.unpack(ARGV[4]))
 for _, range in ipairs(cmsgpack.unpack(ARGV[3])) do
   local pool, from, to, after, ids = unpack(range)
   local g = gate(pool)
