@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from liveroom import shapes
+from liveroom.batching import Batcher
 from liveroom.clock import Clock
 from liveroom.errors import Refused, Unavailable
 from liveroom.stocktaking import Stocktaking
@@ -37,6 +38,8 @@ from liveroom.taking import Taking
 
 __all__ = ["Hold", "HoldLineRequest", "HoldRequest", "Inventory", "Swept", "Told"]
 
+CARTS_MAX: Final = 256
+WAITING_MAX: Final = 20_000
 DROPS_MAX: Final = 10_000
 
 
@@ -68,6 +71,7 @@ class Inventory:
             self._gates, self._fences, self._sweep, self._deadlines, SoldOutMemory(monotonic)
         )
         self._stocktaking = Stocktaking(db, self._gates, self._fences, self._taking)
+        self._carts = Batcher(self._read_carts, size_max=CARTS_MAX, waiting_max=WAITING_MAX)
         self._answered = AnsweredLines(clock.now_ms)
         self._drops: dict[str, int] = {}
 
@@ -89,6 +93,7 @@ class Inventory:
     async def close(self) -> None:
         """Answer what was asked, and end what is under way."""
         await self._taking.close()
+        await self._carts.close()
         await self._fences.close()
 
     async def planned_stop(self) -> None:
@@ -233,13 +238,18 @@ class Inventory:
 
     async def cart(self, buyer: str, room: str) -> list[Hold]:
         """The holds in a cart that have not expired and are not being ordered, by SKU."""
-        cart = f"{room}/{buyer}"
-        holds: list[Hold] = []
-        for part in self._fences.partitions:
-            epoch, held = await self._fences.call(part, self._gates.cart, cart)
-            holds += self._deadlines.holds(held, epoch)
+        holds = await self._carts.submit(f"{room}/{buyer}")
         self._answered.keep(holds)
         return sorted(holds, key=_by_sku)
+
+    async def _read_carts(self, carts: Sequence[str]) -> list[list[Hold]]:
+        """The holds of each cart; a herd that joins asks for thousands."""
+        found: list[list[Hold]] = [[] for _ in carts]
+        for part in self._fences.partitions:
+            epoch, held = await self._fences.call(part, self._gates.carts, carts)
+            for holds, one in zip(found, held, strict=True):
+                holds.extend(self._deadlines.holds(one, epoch))
+        return found
 
     async def left(self, pools: Sequence[str]) -> dict[str, tuple[int, int]]:
         """What is left of each pool that exists, and its `v`."""

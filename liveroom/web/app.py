@@ -77,8 +77,9 @@ def build(web: Web) -> Starlette:
         *Health(web.readiness).routes(),
     ]
     routes = [
-        *api,
+        # First, since thousands may connect at once and each route before costs all of them.
         *Socket(services, web.hub, commands, message_rate_max=web.message_rate_max).routes(),
+        *api,
         *Docs(api, sandbox=web.sandbox).routes(),
         *Pages().routes(),
     ]

@@ -34,13 +34,14 @@ class Format(StrEnum):
 
 
 SUBPROTOCOLS: Final = (Format.JSON, Format.MSGPACK)
+_BY_NAME: Final = {str(fmt): fmt for fmt in SUBPROTOCOLS}
 
 
 def choose_format(offered: Sequence[str]) -> Format | None:
     """The first offered format we know; JSON when none is offered, None when none is known."""
     if not offered:
         return Format.JSON
-    return next((Format(name) for name in offered if name in SUBPROTOCOLS), None)
+    return next((_BY_NAME[name] for name in offered if name in _BY_NAME), None)
 
 
 class Command(msgspec.Struct, frozen=True, gc=False):

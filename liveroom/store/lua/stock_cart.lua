@@ -1,8 +1,8 @@
--- What is in a cart: the holds that have not expired and are not being placed.
+-- What is in each of many carts: the holds that have not expired and are not being placed.
 -- Guarantees: changes nothing.
 -- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
--- Arguments: epoch, channel, cart ("<room>/<buyer>").
--- Returns: msgpack [word, now, holds]; word ok | shut.
+-- Arguments: epoch, channel, carts: msgpack of ["<room>/<buyer>"].
+-- Returns: msgpack [word, now, [holds of each cart]]; word ok | shut.
 -- Emits: nothing.
 -- part: stock_begin
 if not open then
@@ -10,12 +10,18 @@ if not open then
 end
 -- part: stock_rows
 -- part: stock_holds
-local mine = {}
-read_holds(read_cart(ARGV[3]))
-for _, id in ipairs(read_cart(ARGV[3])) do
-  local h = get_hold(id)
-  if h[STATE] == 'held' and h[DUE] > now then
-    mine[#mine + 1] = h
-  end
+local fields, ids, found = cmsgpack.unpack(ARGV[3]), {}, {}
+read_carts(fields)
+for i = 1, #fields do
+  for _, id in ipairs(read_cart(fields[i])) do ids[#ids + 1] = id end
 end
-return cmsgpack.pack({'ok', now, mine})
+read_holds(ids)
+for i = 1, #fields do
+  local mine = {}
+  for _, id in ipairs(read_cart(fields[i])) do
+    local h = get_hold(id)
+    if h[STATE] == 'held' and h[DUE] > now then mine[#mine + 1] = h end
+  end
+  found[i] = mine
+end
+return cmsgpack.pack({'ok', now, found})
