@@ -100,7 +100,6 @@ class OnAir:
     def forget(self, room: str) -> None:
         """Drop the picture of a room that nobody watches here any more."""
         self._pictures.pop(room, None)
-        self._taps.pop(room, None)
         self._reindex()
 
     def shown(self, room: str) -> Picture | None:
@@ -214,6 +213,14 @@ class OnAir:
         if self._beats % COMPARE_BEATS == 0:
             await self._each("compare", self._compare())
 
+    async def end(self) -> None:
+        """Tell the last taps, and that nobody watches here: a planned stop leaves nothing behind.
+
+        What cannot be told is logged; the viewers told before lapse by themselves.
+        """
+        await self._each("taps", self._tell_taps())
+        await self._each("viewers", self._tell_nobody())
+
     async def _each(self, part: str, work: Awaitable[None]) -> None:
         try:
             await work
@@ -231,9 +238,16 @@ class OnAir:
 
     async def _tell_viewers(self) -> None:
         if self._audience is not None:
-            for room in list(self._pictures):
-                watching = self._audience.viewers(room)
-                await self._backplane.count_viewers(room, self._node, watching)
+            await self._count({room: self._audience.viewers(room) for room in self._pictures})
+
+    async def _tell_nobody(self) -> None:
+        await self._count(dict.fromkeys(self._pictures, 0))
+
+    async def _count(self, watching: Mapping[str, int]) -> None:
+        """Tell how many watch each room here; all rooms cross Redis together."""
+        await asyncio.gather(
+            *(self._backplane.count_viewers(room, self._node, n) for room, n in watching.items())
+        )
 
     async def _read_stock(self) -> None:
         for event in await self._stock_events(list(self._showing)):

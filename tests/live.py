@@ -68,6 +68,28 @@ class Live:
         if self.process is not None:
             self.stop()
 
+    def send(self, number: int) -> None:
+        """Send its first process a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def children(self) -> dict[int, str]:
+        """The processes it has started, with their command lines."""
+        assert self.process is not None
+        pids: set[str] = set()
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            pids.update((task / "children").read_text().split())
+        lines: dict[int, str] = {}
+        for pid in pids:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                line = Path(f"/proc/{pid}/cmdline").read_text()
+                lines[int(pid)] = line.replace("\0", " ")
+        return lines
+
+    def workers(self) -> set[int]:
+        """The processes that serve its port, where there are several."""
+        return {pid for pid, line in self.children().items() if "spawn_main" in line}
+
     def log(self) -> str:
         """All it has logged."""
         return self._said.read_text()

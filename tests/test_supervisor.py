@@ -35,24 +35,6 @@ def _until(fact: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def _children(parent: int) -> dict[int, str]:
-    """The processes a process has started, with their command lines."""
-    pids = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    pids += [
-        child
-        for task in Path(f"/proc/{parent}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
-    return {
-        int(pid): Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in set(pids)
-    }
-
-
-def _workers(server: Live) -> set[int]:
-    assert server.process is not None
-    return {pid for pid, line in _children(server.process.pid).items() if "spawn_main" in line}
-
-
 def _alive(pid: int) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
@@ -88,10 +70,10 @@ def test_workers_are_one_room(server):
 
 def test_a_worker_that_dies_is_replaced(server):
     """A killed worker's viewers lose their connection; a new worker takes its place."""
-    before = _workers(server)
+    before = server.workers()
     assert len(before) == 2
     os.kill(next(iter(before)), signal.SIGKILL)
-    _until(lambda: len(_workers(server)) == 2 and _workers(server) != before)
+    _until(lambda: len(server.workers()) == 2 and server.workers() != before)
     for seat in _seats_on_both(server).values():
         seat.leave()
     assert server.stop() == 0
@@ -99,8 +81,7 @@ def test_a_worker_that_dies_is_replaced(server):
 
 def test_workers_and_valkey_die_with_their_parent(server):
     """With the parent killed nothing of the server goes on."""
-    assert server.process is not None
-    family = set(_children(server.process.pid))
+    family = set(server.children())
     assert len(family) >= 3
     server.kill()
     _until(lambda: not any(_alive(pid) for pid in family))
@@ -120,10 +101,9 @@ def test_drain_closes_every_viewer_with_a_hint(server):
 
 def test_hangup_replaces_the_workers(server):
     """SIGHUP replaces the workers one after another while the port is served."""
-    before = _workers(server)
-    assert server.process is not None
-    server.process.send_signal(signal.SIGHUP)
-    _until(lambda: len(_workers(server)) == 2 and not _workers(server) & before)
+    before = server.workers()
+    server.send(signal.SIGHUP)
+    _until(lambda: len(server.workers()) == 2 and not server.workers() & before)
     for seat in _seats_on_both(server).values():
         seat.leave()
 
@@ -135,8 +115,7 @@ def test_valkey_is_restarted_and_stock_rebuilt(tmp_path):
         live.shop()
         ann = Seat(live)
         before = ann.join(live.token("ann"))["snapshot"]["stock"]["s1"]["v"]
-        assert live.process is not None
-        [valkey] = [p for p, line in _children(live.process.pid).items() if "valkey-server" in line]
+        [valkey] = [p for p, line in live.children().items() if "valkey-server" in line]
         os.kill(valkey, signal.SIGKILL)
 
         def sold() -> bool:
