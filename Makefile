@@ -16,7 +16,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c r
 
 .PHONY: help
 help: ## explain every target
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(INSTALLED) ## open a seeded shop and a living room; make demo ARGS="--port 9000"
@@ -37,6 +37,13 @@ check: $(INSTALLED_DEV) ## lint, format and types, changing nothing
 .PHONY: bench
 bench: $(INSTALLED_DEV) ## load a server and measure it; make bench ARGS="fanout --viewers 1000"
 	@exec $(BIN)/liveroom bench $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: $(INSTALLED_DEV) ## install the servers that `liveroom bench peers` compares, and run it
+	@$(INSTALL) -e '.[dev,peers]'
+	@command -v npm >/dev/null && (cd bench/peers && npm ci --ignore-scripts --no-audit --no-fund) \
+	  || echo "without npm there are no ws and no Socket.IO" >&2
+	@exec $(BIN)/liveroom bench peers $(ARGS)
 
 .PHONY: web-dev
 web-dev: $(INSTALLED_DEV) ## build the pages again at every change, with a server beside them

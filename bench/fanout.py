@@ -11,6 +11,7 @@ import asyncio
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -47,9 +48,20 @@ class Plan:
     processes: int = 1
 
 
-def run(target: Target, plan: Plan, console: Console, command: str) -> Report:
-    """One run against a running server."""
-    room, _ = target.room("fanout")
+def run(
+    target: Target,
+    plan: Plan,
+    console: Console,
+    command: str,
+    *,
+    room: str | None = None,
+    beside: Callable[[float], None] | None = None,
+) -> Report:
+    """One run against a running server, in a room of its own unless one is given.
+
+    `beside` is told when the first event is meant to be sent.
+    """
+    room = room or target.room("fanout")[0]
     specs = [_spec(target, plan, room, at) for at in range(plan.processes)]
     crew = Crew(work, specs, console)
     try:
@@ -57,6 +69,8 @@ def run(target: Target, plan: Plan, console: Console, command: str) -> Report:
         memory, before = target.memory_bytes(), target.cpu_s()
         began = time.monotonic()
         crew.say(began + 1.0)
+        if beside is not None:
+            beside(began + 1.0)
         last = max(one["last"] for one in crew.hear("sending", _events(plan)))
         crew.say(last)
         results = crew.hear("settling", plan.viewers)
@@ -91,7 +105,7 @@ def _report(
 
     delivered = total("delivered")
     bins = Bins().merge(Bins(one["bins"]) for one in results)
-    first, last = _spread([one["spread"] for one in results])
+    first, last = spread([one["spread"] for one in results])
     figures: dict[str, Any] = {
         "viewers": total("viewers"),
         "events": total("acked"),
@@ -114,7 +128,7 @@ def _report(
     return Report("fanout", command, parameters, figures, faults, bins)
 
 
-def _spread(parts: list[dict[int, tuple[float, float, float]]]) -> tuple[Bins, Bins]:
+def spread(parts: list[dict[int, tuple[float, float, float]]]) -> tuple[Bins, Bins]:
     """Latency of the first and of the last viewer of each event, over all processes."""
     merged: dict[int, tuple[float, float, float]] = {}
     for part in parts:

@@ -156,20 +156,8 @@ async def join(
     `on_joined` is called with both before any frame that follows the answer. Raises
     `ConnectionError` with what the server said.
     """
-    address = urlsplit(url)
-    key = base64.b64encode(os.urandom(16)).decode()
-    request = (
-        f"GET /ws/{room} HTTP/1.1\r\nHost: {address.netloc}\r\nUpgrade: websocket\r\n"
-        f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
-        "Sec-WebSocket-Protocol: liveroom.v1.json\r\n\r\n"
-    ).encode()
-    loop = asyncio.get_running_loop()
-    _, seat = await loop.create_connection(
-        lambda: Seat(request, number), address.hostname or "", address.port or 80
-    )
-    assert seat.waiting is not None
-    await seat.waiting
-    answer: asyncio.Future[dict[str, Any]] = loop.create_future()
+    seat = await connect(url, f"/ws/{room}", number, protocol="liveroom.v1.json")
+    answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
     seat.waiting = answer
     seat.on_frame = functools.partial(_take_answer, on_joined)
     data = {"token": token, "since": since}

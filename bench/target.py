@@ -175,6 +175,11 @@ def sign(secret: str, sub: str, *roles: str) -> str:
     return jwt.encode(claims, secret, algorithm="HS256")
 
 
+def cpu_of(pid: int) -> float:
+    """CPU seconds (user + system) of a process and all that it started and still run."""
+    return sum(_stat(one)[1] for one in _family(pid)) / _TICKS
+
+
 def raise_file_limit() -> None:
     """Let this process open as many files as it may."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,0 +1,119 @@
+"""The peers one after another under the same load, and one table of what each costs."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import fanout
+from bench.crew import Crew
+from bench.fanout import spread
+from bench.latency import Bins
+from bench.peers.load import work
+from bench.peers.servers import Load, Peer, peers, running
+from bench.report import Report
+from bench.target import Target
+
+OURS: Final = Peer("liveroom", "liveroom, whole server")
+COLUMNS: Final = ("us", "p50_ms", "p99_ms", "last_viewer_p50_ms", "frames_per_event")
+
+
+@dataclass
+class Comparison(Report):
+    """A report whose figures are `<peer>_<figure>`, printed as one table."""
+
+    titles: dict[str, str] = field(default_factory=dict)
+
+    def show(self, console: Console) -> None:
+        """One row for each peer."""
+        table = Table(title=self.command, title_justify="left")
+        table.add_column("server", no_wrap=True)
+        for name in ("µs CPU/delivered", "p50 ms", "p99 ms", "last viewer ms", "frames/event"):
+            table.add_column(name, justify="right")
+        for name, title in self.titles.items():
+            table.add_row(title, *(str(self.figures[f"{name}_{column}"]) for column in COLUMNS))
+        console.print(table)
+        faults = {name: count for name, count in self.faults.items() if count}
+        console.print(f"faults: {faults}" if faults else "nothing lost, doubled or cut")
+        for note in self.notes:
+            console.print(note, style="yellow")
+
+
+def run(
+    load: Load, only: tuple[str, ...], open_target: Callable[[], Target], console: Console,
+    command: str,
+) -> Report:  # fmt: skip
+    """Every peer that is installed (or those in `only`), and liveroom, one after another."""
+    report = Comparison("peers", command, dict(vars(load)), {}, {}, Bins())
+    with tempfile.TemporaryDirectory(prefix="liveroom-peers-") as folder:
+        for peer in (*peers(load, Path(folder)), OURS):
+            if only and peer.name not in only:
+                continue
+            if peer.missing is not None:
+                report.notes.append(f"{peer.title} is not installed: {peer.missing}")
+                continue
+            console.print(f"{peer.title} …", style="dim")
+            figures, faults = (
+                _ours(load, open_target, console) if peer is OURS else _one(peer, load, console)
+            )
+            report.titles[peer.name] = peer.title
+            report.figures |= {f"{peer.name}_{name}": value for name, value in figures.items()}
+            report.faults |= {f"{peer.name}_{name}": count for name, count in faults.items()}
+    floor = report.figures.get("floor_us")
+    if floor:
+        for name in report.titles:
+            report.figures[f"{name}_x_floor"] = round(report.figures[f"{name}_us"] / floor, 2)
+    return report
+
+
+def _one(peer: Peer, load: Load, console: Console) -> tuple[dict[str, Any], dict[str, int]]:
+    with running(peer, load) as server:
+        spec = {"url": server.url, "path": server.path, "events": load.events}
+        crew = Crew(work, [spec | {"viewers": load.viewers, "seconds": load.seconds}], console)
+        try:
+            crew.hear("connecting", load.viewers)
+            before = server.cpu_s()
+            start = time.monotonic() + 1.0
+            server.go(start)
+            crew.say(start)
+            (seen,) = crew.hear("delivering", load.events * load.viewers)
+            spent = server.cpu_s() - before
+        finally:
+            crew.close()
+    _, last = spread([seen["spread"]])
+    bins = Bins(seen["bins"])
+    figures = {
+        "us": round(spent / max(1, seen["delivered"]) * 1e6, 2),
+        "p50_ms": bins.percentile(50),
+        "p99_ms": bins.percentile(99),
+        "last_viewer_p50_ms": last.percentile(50),
+        "frames_per_event": round(seen["frames"] / load.viewers / load.events, 2),
+    }
+    return figures, {name: seen[name] for name in ("lost", "doubled", "cut")}
+
+
+def _ours(
+    load: Load, open_target: Callable[[], Target], console: Console
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """The same through the whole server: posted by command, logged in Valkey, resumable."""
+    plan = fanout.Plan(
+        load.viewers, float(load.rate), float(load.seconds), "logged", load.event_bytes
+    )
+    with open_target() as target:
+        report = fanout.run(target, plan, console, "")
+    found = report.figures
+    figures = {
+        "us": round(found["server_cpu_us_per_delivered"] + found["store_cpu_us_per_delivered"], 2),
+        "p50_ms": found["p50_ms"],
+        "p99_ms": found["p99_ms"],
+        "last_viewer_p50_ms": found["last_viewer_p50_ms"],
+        "frames_per_event": round(found["frames_per_viewer"] / load.events, 2),
+    }
+    return figures, {name: report.faults[name] for name in ("lost", "doubled", "cut")}
