@@ -17,11 +17,17 @@ import cyclopts
 from cyclopts import App, Parameter, validators
 from rich.console import Console
 
+from bench import chat_storm as chat_storm_scenario
 from bench import drop as drop_scenario
 from bench import fanout as fanout_scenario
 from bench import herd as herd_scenario
 from bench import holds as holds_scenario
 from bench import idle as idle_scenario
+from bench import large_room as large_room_scenario
+from bench import soak as soak_scenario
+from bench import sold_out as sold_out_scenario
+from bench.peers import servers as peer_servers
+from bench.peers import table as peer_table
 from bench.report import BadRule, Report
 from bench.target import Target
 
@@ -129,6 +135,83 @@ def holds(
     return _conclude(options, holds_scenario.run(plan, _command()), console)
 
 
+@app.command(name="chat_storm")
+def chat_storm(
+    *,
+    options: Options = _PLAIN,
+    viewers: Annotated[Count, Parameter(help="Connected viewers.")] = 1000,
+    authors: Annotated[Count, Parameter(help="Members who post.")] = 100,
+    rate: Annotated[Positive, Parameter(help="Messages a second, all authors together.")] = 1000.0,
+    budget: Annotated[Count, Parameter(help="The room's chat_per_s_max.")] = 50,
+    logged: Annotated[Positive, Parameter(help="Logged events a second meanwhile.")] = 5.0,
+    seconds: Annotated[Positive, Parameter(help="For how long.")] = 15.0,
+    flood: Annotated[Count, Parameter(help="How much more one author posts than others.")] = 10,
+) -> int:
+    """Chat far above the room's budget: logged events on time, one fair sample for all."""
+    plan = chat_storm_scenario.Plan(
+        viewers, authors, rate, budget, logged, seconds, flood, options.processes, options.workers
+    )
+    return _measure(
+        options, lambda target, console: chat_storm_scenario.run(target, plan, console, _command())
+    )
+
+
+@app.command(name="sold_out")
+def sold_out(
+    *,
+    options: Options = _PLAIN,
+    requests: Annotated[Count, Parameter(help="Orders after the last unit.")] = 20_000,
+    buyers: Annotated[Count, Parameter(help="Connected buyers.")] = 200,
+    window: Annotated[Count, Parameter(help="Orders under way of each buyer.")] = 8,
+) -> int:
+    """N orders after the last unit is gone: refusals a second, and nothing sold."""
+    plan = sold_out_scenario.Plan(requests, buyers, window, options.processes)
+    return _measure(
+        options, lambda target, console: sold_out_scenario.run(target, plan, console, _command())
+    )
+
+
+@app.command
+def soak(
+    *,
+    options: Options = _PLAIN,
+    viewers: Annotated[Count, Parameter(help="Connected viewers.")] = 500,
+    seconds: Annotated[Positive, Parameter(help="For how long.")] = 600.0,
+    chat: Annotated[Positive, Parameter(help="Messages a second.")] = 20.0,
+    logged: Annotated[Positive, Parameter(help="Logged events a second.")] = 2.0,
+    orders: Annotated[Positive, Parameter(help="Orders and cancels a second.")] = 5.0,
+    churn: Annotated[Positive, Parameter(help="Viewers replaced a second.")] = 5.0,
+    grow_mb_max: Annotated[Positive, Parameter(help="What memory may grow, once warm.")] = 8.0,
+) -> int:
+    """Everything at once for a long time: every stream whole, and memory flat."""
+    plan = soak_scenario.Plan(
+        viewers, seconds, chat, logged, orders, churn, grow_mb_max, options.processes
+    )
+    return _measure(
+        options, lambda target, console: soak_scenario.run(target, plan, console, _command())
+    )
+
+
+@app.command
+def peers(
+    only: Annotated[
+        tuple[str, ...],
+        Parameter(help="Names of some: floor, nchan, ws, socketio, websockets_broadcast …"),
+    ] = (),
+    *,
+    options: Options = _PLAIN,
+    viewers: Annotated[Count, Parameter(help="Connected viewers.")] = 1000,
+    rate: Annotated[Count, Parameter(help="Events a second.")] = 30,
+    seconds: Annotated[Count, Parameter(help="For how long, each.")] = 8,
+    event_bytes: Annotated[Count, Parameter(help="Length of an event's text.")] = 120,
+) -> int:
+    """The same fan-out on every other server that is installed, and on liveroom: one table."""
+    load = peer_servers.Load(viewers, rate, seconds, event_bytes)
+    console = Console(stderr=True, highlight=False)
+    report = peer_table.run(load, only, lambda: _own(options), console, _command())
+    return _conclude(options, report, console)
+
+
 @app.command(name="reconnect_herd")
 def reconnect_herd(
     *,
@@ -141,6 +224,21 @@ def reconnect_herd(
     plan = herd_scenario.Plan(viewers, rate, members, options.processes)
     return _measure(
         options, lambda target, console: herd_scenario.run(target, plan, console, _command())
+    )
+
+
+@app.command(name="large_room")
+def large_room(
+    *,
+    options: Options = _PLAIN,
+    viewers: Annotated[Count, Parameter(help="Connected viewers.")] = 15_000,
+    rate: Annotated[Positive, Parameter(help="Events a second.")] = 20.0,
+    seconds: Annotated[Positive, Parameter(help="For how long.")] = 20.0,
+) -> int:
+    """N viewers of one room, every one checked, while a buyer's orders are answered."""
+    plan = large_room_scenario.Plan(viewers, rate, seconds, options.processes)
+    return _measure(
+        options, lambda target, console: large_room_scenario.run(target, plan, console, _command())
     )
 
 
@@ -162,10 +260,14 @@ def _measure(options: Options, scenario: Callable[[Target, Console], Report]) ->
         print("liveroom bench: --url needs --secret, the server's own", file=sys.stderr)
         return BAD_USAGE
     console = Console(stderr=True, highlight=False)
-    flags = (f"--workers={options.workers}", *options.server)
-    with Target(options.url, options.secret, flags) as target:
+    with _own(options) if options.url is None else Target(options.url, options.secret) as target:
         report = scenario(target, console)
     return _conclude(options, report, console)
+
+
+def _own(options: Options) -> Target:
+    """A server of our own, with the flags that were given."""
+    return Target(flags=(f"--workers={options.workers}", *options.server))
 
 
 def _conclude(options: Options, report: Report, console: Console) -> int:

@@ -10,7 +10,9 @@ from bench.fanout import Tally
 from bench.latency import Bins
 from bench.report import BadRule, Report
 from bench.seat import Seat
+from bench.soak import growth_mb
 from bench.target import Target
+from bench.watch import Watch
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +159,72 @@ def test_percentiles_are_within_a_percent():
     for percent, ms in ((50, 500), (90, 900), (99, 990)):
         assert both.percentile(percent) == pytest.approx(ms, rel=0.011)
     assert Bins().percentile(50) is None
+
+
+def test_peers_get_the_same_fan_out(capfd):
+    """What is installed stands in one table: the floor, a peer, and liveroom."""
+    few = ["--only=floor", "--only=websockets_broadcast", "--only=liveroom"]
+    small = ["--viewers=10", "--rate=20", "--seconds=1"]
+    assert cli.main(["peers", *few, *small, "--json", "--assert=liveroom_p50_ms>0"]) == 0
+    run = outcome(capfd)
+    assert run["correct"]
+    assert run["faults"]["websockets_broadcast_lost"] == 0
+    assert run["figures"]["liveroom_us"] > 0
+
+
+def test_a_chat_storm_delays_no_logged_event(capfd, there):
+    """Above its budget a room shows everybody the same sample, and every logged event."""
+    small = ["--viewers=10", "--authors=6", "--rate=150", "--budget=20", "--seconds=1.5"]
+    assert cli.main(["chat_storm", *small, "--flood=4", *there, "--json"]) == 0
+    run = outcome(capfd)
+    assert run["faults"] == dict.fromkeys(run["faults"], 0)
+    assert run["figures"]["posted"] == run["figures"]["shown"] + run["figures"]["hidden"] == 226
+    assert run["figures"]["hidden"] > 0
+
+
+def test_nothing_is_sold_after_the_last_unit(capfd, there):
+    """Every order after the last unit is refused as sold out, and no other way."""
+    assert cli.main(["sold_out", "--requests=300", "--buyers=10", *there, "--json"]) == 0
+    assert outcome(capfd)["figures"]["refused"] == 300
+
+
+def test_a_soak_checks_every_stream_and_memory(capfd):
+    """Chat, notices, orders and viewers who come and go leave nothing lost, and memory flat."""
+    small = ["--viewers=10", "--seconds=3", "--grow-mb-max=50"]
+    assert cli.main(["soak", *small, "--json"]) == 0
+    run = outcome(capfd)
+    assert run["figures"]["orders"] > 0
+    assert run["figures"]["came_anew"] == 15
+    assert run["figures"]["memory_end_mb"] > 10
+
+
+def test_memory_that_grows_is_found():
+    """The rise of a line through the samples, whatever the noise around it."""
+    leak = [(float(t), 100 + 0.5 * t + (-1) ** t) for t in range(60)]
+    assert growth_mb(leak) == pytest.approx(29.5, abs=0.5)
+    assert abs(growth_mb([(float(t), 100 + (-1) ** t) for t in range(60)])) < 0.2
+
+
+def storm(*ns, seq=None):
+    sent = f"0 {time.monotonic():.6f} ..."
+    events = [{"ev": "message.posted", "n": n, "data": {"text": sent, "member": "m"}} for n in ns]
+    if seq is not None:
+        events.append({"ev": "notice.posted", "seq": seq, "data": {"text": sent}})
+    return json.dumps(events).encode()
+
+
+def test_a_watch_accounts_for_what_is_not_shown(run):
+    """Jumps in `n` are hidden messages; a jump in `seq` is a loss; what comes again is a fault."""
+
+    async def story():
+        watch, seat = Watch(), Seat(b"", 0)
+        watch.begin(seat, {"seq": 5, "snapshot": {"messages": []}})
+        watch.take(seat, storm(1, 4, seq=6))
+        watch.take(seat, storm(9))
+        viewer = watch.viewers[0]
+        assert (viewer.shown, viewer.hidden, viewer.n) == (3, 6, 9)
+        assert (watch.lost, watch.doubled) == (0, 0)
+        watch.take(seat, storm(9, seq=8))
+        assert (watch.lost, watch.doubled) == (1, 1)
+
+    run(story())
