@@ -28,3 +28,13 @@ def test_a_herd_is_back_and_has_missed_nothing(capfd):
     assert run["faults"] == dict.fromkeys(run["faults"], 0)
     assert run["figures"]["viewers"] == 30
     assert run["figures"]["all_back_s"] > 0
+
+
+def test_a_large_room_hears_everything_while_somebody_buys(capfd):
+    """Every viewer gets every event, and every order is answered."""
+    words = ["--viewers=10", "--rate=20", "--seconds=1", "--json"]
+    assert cli.main(["large_room", *words]) == 0
+    figures = outcome(capfd)["figures"]
+    assert figures["delivered"] == 10 * 20
+    assert figures["orders"] == 10
+    assert 0 < figures["reply_p50_ms"] <= figures["reply_p99_ms"]
