@@ -35,8 +35,8 @@ check: $(INSTALLED_DEV) ## lint, format and types, changing nothing
 	@.ci/npm run check --silent
 
 .PHONY: bench
-bench: $(INSTALLED_DEV) ## load a server and measure it; make bench ARGS="fanout --viewers 1000"
-	@exec $(BIN)/liveroom bench $(ARGS)
+bench: $(INSTALLED_DEV) ## measure every bar at its real size; or make bench ARGS="fanout --viewers 1000"
+	@exec $(BIN)/liveroom bench $(or $(ARGS),bars)
 
 .PHONY: bench-peers
 bench-peers: $(INSTALLED_DEV) ## install the servers that `liveroom bench peers` compares, and run it

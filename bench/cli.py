@@ -17,6 +17,7 @@ import cyclopts
 from cyclopts import App, Parameter, validators
 from rich.console import Console
 
+from bench import bars as every_bar
 from bench import chat_storm as chat_storm_scenario
 from bench import drop as drop_scenario
 from bench import fanout as fanout_scenario
@@ -24,6 +25,7 @@ from bench import herd as herd_scenario
 from bench import holds as holds_scenario
 from bench import idle as idle_scenario
 from bench import large_room as large_room_scenario
+from bench import scaling
 from bench import soak as soak_scenario
 from bench import sold_out as sold_out_scenario
 from bench.peers import servers as peer_servers
@@ -212,6 +214,45 @@ def peers(
     return _conclude(options, report, console)
 
 
+@app.command
+def workers(
+    *,
+    options: Options = _PLAIN,
+    viewers: Annotated[Count, Parameter(help="Connected viewers.")] = 1000,
+    rate: Annotated[Positive, Parameter(help="Events a second.")] = 300.0,
+    seconds: Annotated[Positive, Parameter(help="For how long, each.")] = 8.0,
+    buyers: Annotated[Count, Parameter(help="Connected buyers of the drop.")] = 500,
+    units: Annotated[Count, Parameter(help="Units on sale.")] = 3000,
+) -> int:
+    """Fan-out and a drop with 1 and with 2 workers: what each event and order costs."""
+    plan = scaling.Workers(viewers, rate, seconds, buyers, units, options.processes)
+    console = Console(stderr=True, highlight=False)
+    report = scaling.workers(lambda count: _own(options, workers=count), plan, console, _command())
+    return _conclude(options, report, console)
+
+
+@app.command
+def growth(
+    *,
+    options: Options = _PLAIN,
+    viewers: Annotated[Count, Parameter(help="Connected viewers, and then ten times.")] = 200,
+    rate: Annotated[Positive, Parameter(help="Events a second, and then ten times.")] = 20.0,
+    seconds: Annotated[Positive, Parameter(help="For how long, each.")] = 8.0,
+    rooms: Annotated[Count, Parameter(help="Idle rooms beside the same load.")] = 1000,
+) -> int:
+    """Ten times the viewers, ten times the events, a thousand idle rooms: what each costs."""
+    plan = scaling.Growth(viewers, rate, seconds, rooms, options.processes)
+    console = Console(stderr=True, highlight=False)
+    report = scaling.growth(lambda count: _own(options, workers=count), plan, console, _command())
+    return _conclude(options, report, console)
+
+
+@app.command
+def bars(only: Annotated[tuple[str, ...], Parameter(help="Names of some.")] = ()) -> int:
+    """Every bar at its real size, one after another."""
+    return every_bar.run(main, only, Console(stderr=True, highlight=False))
+
+
 @app.command(name="reconnect_herd")
 def reconnect_herd(
     *,
@@ -265,9 +306,9 @@ def _measure(options: Options, scenario: Callable[[Target, Console], Report]) ->
     return _conclude(options, report, console)
 
 
-def _own(options: Options) -> Target:
+def _own(options: Options, workers: int | None = None) -> Target:
     """A server of our own, with the flags that were given."""
-    return Target(flags=(f"--workers={options.workers}", *options.server))
+    return Target(flags=(f"--workers={workers or options.workers}", *options.server))
 
 
 def _conclude(options: Options, report: Report, console: Console) -> int:

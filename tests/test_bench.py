@@ -2,10 +2,13 @@
 
 import json
 import time
+from contextlib import nullcontext
 
 import pytest
+from rich.console import Console
 
-from bench import cli
+from bench import cli, scaling
+from bench.bars import BARS
 from bench.fanout import Tally
 from bench.latency import Bins
 from bench.report import BadRule, Report
@@ -16,10 +19,16 @@ from bench.watch import Watch
 
 
 @pytest.fixture(scope="module")
-def there():
-    """The flags that name a server which runs already."""
+def own():
+    """A server of our own, which the tests of this module share."""
     with Target() as target:
-        yield [f"--url={target.url}", f"--secret={target.secret}"]
+        yield target
+
+
+@pytest.fixture
+def there(own):
+    """The flags that name a server which runs already."""
+    return [f"--url={own.url}", f"--secret={own.secret}"]
 
 
 def outcome(capfd):
@@ -228,3 +237,20 @@ def test_a_watch_accounts_for_what_is_not_shown(run):
         assert (watch.lost, watch.doubled) == (1, 1)
 
     run(story())
+
+
+def test_comparisons_say_what_more_costs(own):
+    """Each line of a comparison is a run of its own, and any fault in one is a fault of all."""
+    small = scaling.Workers(viewers=4, rate=20, seconds=0.4, buyers=4, units=10)
+    report = scaling.workers(lambda _count: nullcontext(own), small, Console(quiet=True), "")
+    assert report.correct
+    assert report.figures["fanout_ratio"] > 0
+    assert report.figures["drop_2_p99_ms"] > 0
+
+
+def test_every_bar_can_be_run():
+    """Each bar names a scenario that there is, in words it takes."""
+    for words in BARS.values():
+        command, bound, _ = cli.app.parse_args(list(words), print_error=False, exit_on_error=False)
+        assert callable(command)
+        assert bound.arguments
