@@ -13,7 +13,7 @@ from liveroom.errors import InvariantBroken
 from liveroom.events import Event
 from liveroom.wire.codec import Format
 from liveroom.wire.fanout import SLICE, Flush, Job, Tick
-from liveroom.wire.lanes import CHAT_FRAME_MAX, ChatLane, StateLane
+from liveroom.wire.lanes import CHAT_FRAME_BYTES_MAX, CHAT_FRAME_MAX, ChatLane, StateLane
 from liveroom.wire.outbox import AWAY, Seat, StreamLink
 from liveroom.wire.ring import Encoded, Ring
 
@@ -117,6 +117,20 @@ def test_a_frame_of_chat_is_bounded():
     crew, viewers = lane.take(0, 0.0)
     assert len(crew) == len(viewers) == CHAT_FRAME_MAX
     assert lane.crew_waiting
+
+
+def test_long_messages_are_shared_out_over_frames():
+    """A frame of chat is bounded in bytes too; what has no room waits for the next."""
+    lane = ChatLane()
+    for n in range(1, 201):
+        data = {"id": f"e-{n}", "member": f"m{n}", "text": "裤" * 500}
+        lane.add(Encoded(Event("message.posted", data, 1, n=n)))
+    crew, viewers = [], []
+    while lane.crew_waiting:
+        for seen, shown in zip((crew, viewers), lane.take(0, 0.0), strict=True):
+            assert 0 < sum(len(one.to(Format.JSON)) for one in shown) <= CHAT_FRAME_BYTES_MAX
+            seen += [one.event.n for one in shown]
+    assert crew == viewers == [*range(1, 201)]
 
 
 # --- state

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
+from liveroom.wire.codec import Format
 from liveroom.wire.ring import Encoded
 
 CHAT_FRAME_MAX: Final = 256
+CHAT_FRAME_BYTES_MAX: Final = 64 * 1024
 CHAT_WAITING_MAX: Final = 4096
 AUTHORS_MAX: Final = 4096
 STATE_KEYS_MAX: Final = 4096
@@ -71,15 +73,15 @@ class ChatLane:
 
     def take(self, budget: int, now_s: float) -> tuple[list[Encoded], list[Encoded]]:
         """What the crew and what the viewers see in this tick, each in order of `n`."""
-        crew, self._crew = self._crew[:CHAT_FRAME_MAX], self._crew[CHAT_FRAME_MAX:]
+        crew, self._crew = _cut(self._crew)
         self._fill(budget, now_s)
         share = CHAT_FRAME_MAX if budget == 0 else min(CHAT_FRAME_MAX, int(self._credit))
         waiting = self._viewers
         if share == 0:
             self._viewers = waiting[-CHAT_FRAME_MAX:]
             return crew, []
-        self._viewers = []
-        shown = waiting if len(waiting) <= share else self._deal(waiting, share)
+        dealt = waiting if len(waiting) <= share else self._deal(waiting, share)
+        shown, self._viewers = _cut(dealt)
         self._credit -= len(shown) if budget else 0
         self.shown += len(shown)
         self._remember(shown)
@@ -112,6 +114,16 @@ class ChatLane:
             self._shown_at.move_to_end(author)
         while len(self._shown_at) > AUTHORS_MAX:
             self._shown_at.popitem(last=False)
+
+
+def _cut(messages: list[Encoded]) -> tuple[list[Encoded], list[Encoded]]:
+    """The first of these, as many as a frame has room for, and those that wait for the next."""
+    size = 0
+    for count, message in enumerate(messages[:CHAT_FRAME_MAX]):
+        size += len(message.to(Format.JSON))
+        if count and size > CHAT_FRAME_BYTES_MAX:
+            return messages[:count], messages[count:]
+    return messages[:CHAT_FRAME_MAX], messages[CHAT_FRAME_MAX:]
 
 
 def _author(message: Encoded) -> str:
