@@ -27,6 +27,13 @@ test: $(INSTALLED_DEV) ## run every test, the JavaScript ones first; ARGS go to 
 	@.ci/npm test --silent
 	@.ci/test-python $(ARGS)
 
+.PHONY: faults
+faults: export LIVEROOM_FAULT_S = 60
+faults: export LIVEROOM_FAULT_VIEWERS = 200
+faults: export LIVEROOM_FAULT_STUCK = 1000
+faults: $(INSTALLED_DEV) ## run the long forms of the fault tests, some minutes
+	@.ci/test-python tests/faults $(ARGS)
+
 .PHONY: check
 check: $(INSTALLED_DEV) ## lint, format and types, changing nothing
 	$(BIN)/ruff check .

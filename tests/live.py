@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,20 @@ class Live:
         assert self.process.stdout is not None
         self.process.stdout.close()
         self.process = None
+
+
+@contextlib.contextmanager
+def serving(data: Path, *flags: str, **shop: Any) -> Iterator[Live]:
+    """A server with a shop, whose sums must agree at the end of the block."""
+    live = Live(data, *flags)
+    try:
+        live.start()
+        live.shop(**shop)
+        yield live
+        report = live.audit()
+        assert report["ok"], report
+    finally:
+        live.close()
 
 
 def _environment() -> dict[str, str]:

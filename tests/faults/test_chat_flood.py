@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.crowd import Viewer, agree, guests, host, staying, until
-from tests.live import Live
+from tests.live import Live, serving
 
 FLOODERS = 20
 AT_ONCE = 15
@@ -22,13 +22,8 @@ PINNED = {"product.pinned", "product.unpinned"}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Live]:
-    live = Live(tmp_path_factory.mktemp("flood") / "data", "--message-rate-max", "0")
-    try:
-        live.start()
-        live.shop()
+    with serving(tmp_path_factory.mktemp("flood") / "data", "--message-rate-max", "0") as live:
         yield live
-    finally:
-        live.close()
 
 
 async def _flood(viewer: Viewer, posted: list[int], enough: asyncio.Event) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.crowd import Viewer, agree, guests, host, speak, staying, until
-from tests.live import Live
+from tests.live import Live, serving
 
 VIEWERS = 200
 EVENTS_PER_S = 100
@@ -26,14 +26,9 @@ SECONDS = float(os.environ.get("LIVEROOM_FAULT_S", "3"))
 
 @pytest.fixture
 def server(tmp_path) -> Iterator[Live]:
-    live = Live(tmp_path / "data", "--workers", "2", "--message-rate-max", "0")
-    live.flags += ("--drain-spread-s", "1")
-    try:
-        live.start()
-        live.shop()
+    flags = ("--workers", "2", "--message-rate-max", "0", "--drain-spread-s", "1")
+    with serving(tmp_path / "data", *flags) as live:
         yield live
-    finally:
-        live.close()
 
 
 async def _cut(viewers: list[Viewer], chance: random.Random, enough: asyncio.Event) -> None:
@@ -81,4 +76,3 @@ def test_cut_viewers_see_every_event_once_and_in_order(server):
             assert set(viewer.modes[1:]) == {"resumed"}, f"{viewer.name}: {viewer.modes}"
 
     asyncio.run(asyncio.wait_for(story(), SECONDS + 90))
-    assert server.stop() == 0

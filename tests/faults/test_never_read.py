@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import struct
@@ -16,34 +17,32 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from liveroom.ids import new_id
 from liveroom.text import MESSAGE_MAX
 from liveroom.wire.outbox import OUTBOX_BYTES_MAX
 from tests.crowd import Viewer, agree, guests, host, staying, until
-from tests.live import Live
+from tests.live import Live, serving
 
 STUCK = int(os.environ.get("LIVEROOM_FAULT_STUCK", "100"))
 READING = 10
 SEND_BYTES = 65_536
 EVENTS = 800
 """Of half a KiB each: more than process and kernel may keep for one viewer."""
+NEVER_PINGED = "3600"
 OTHER_MEMORY_MAX = 48 << 20
 """What the server may need meanwhile for all the rest: rings, stores, caches."""
 
 
 @pytest.fixture
-def server(tmp_path) -> Iterator[Live]:
-    live = Live(tmp_path / "data", "--message-rate-max", "0", "--ping-interval-s", "6")
-    live.flags += ("--connections-per-address-max", "0", "--handshakes-per-s-max", "0")
-    live.flags += ("--socket-send-bytes", str(SEND_BYTES))
-    try:
-        live.start()
-        live.shop()
+def server(tmp_path, request) -> Iterator[Live]:
+    flags = ("--message-rate-max", "0", "--connections-per-address-max", "0")
+    flags += ("--handshakes-per-s-max", "0", "--socket-send-bytes", str(SEND_BYTES))
+    flags += ("--ping-interval-s", request.param)
+    with serving(tmp_path / "data", *flags, stock=10_000) as live:
         yield live
-    finally:
-        live.close()
 
 
-def _take_a_seat(server: Live) -> socket.socket:
+def _take_a_seat(server: Live, token: str | None = None) -> socket.socket:
     """A socket that joins, and reads no more from then on."""
     address = urlsplit(server.url)
     one = socket.socket()
@@ -55,8 +54,9 @@ def _take_a_seat(server: Live) -> socket.socket:
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
     )
     assert one.recv(4096).startswith(b"HTTP/1.1 101")
-    join = b'{"id":0,"cmd":"room.join","data":{}}'
-    one.sendall(struct.pack("!BB4x", 0x81, 0x80 | len(join)) + join)
+    data = {} if token is None else {"token": token}
+    join = json.dumps({"id": 0, "cmd": "room.join", "data": data}).ljust(126).encode()
+    one.sendall(struct.pack("!BBH4x", 0x81, 0xFE, len(join)) + join)
     return one
 
 
@@ -77,6 +77,7 @@ def _watching(viewers: list[Viewer], count: int) -> bool:
     return all(one.state["viewers.counted"]["viewers"] == count for one in viewers)
 
 
+@pytest.mark.parametrize("server", ["6"], indirect=True)
 def test_viewers_that_never_read_are_bounded_and_closed(server):
     """The others get every event on the connection they had; the stuck ones end by themselves."""
 
@@ -106,4 +107,22 @@ def test_viewers_that_never_read_are_bounded_and_closed(server):
             assert not any(one.ends for one in everyone), "a viewer who reads was closed"
 
     asyncio.run(asyncio.wait_for(story(), 120))
-    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("server", [NEVER_PINGED], indirect=True)
+def test_a_seat_that_holds_too_many_bytes_is_closed(server):
+    """What is a member's alone cannot be left out: past the hard limit the seat is closed, 4001."""
+
+    async def story() -> None:
+        ann, watching = Viewer(server, "ann"), Viewer(server, "watching", guest=True)
+        with ExitStack() as stack:
+            async with staying(ann, watching):
+                stack.enter_context(await asyncio.to_thread(_take_a_seat, server, ann.token))
+                await until(lambda: _watching([watching], 3))
+                while not _watching([watching], 2):
+                    lines = [{"sku": "s1", "qty": 1}]
+                    await ann.surely("order.place", order=new_id(), lines=lines)
+            assert not ann.ends, "her other connection reads, and stays"
+            assert not watching.ends
+
+    asyncio.run(asyncio.wait_for(story(), 120))

@@ -14,7 +14,7 @@ import redis
 
 from liveroom.store import keys
 from tests.crowd import Viewer, guests, staying, until
-from tests.live import Live
+from tests.live import Live, serving
 
 VIEWERS = 24
 TAPS = 40
@@ -23,16 +23,9 @@ LAPSE_MAX_S = 30
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Live]:
-    live = Live(
-        tmp_path_factory.mktemp("presence") / "data", "--workers", "2", "--message-rate-max", "0"
-    )
-    live.flags += ("--drain-spread-s", "0.2")
-    try:
-        live.start()
-        live.shop()
+    flags = ("--workers", "2", "--message-rate-max", "0", "--drain-spread-s", "0.2")
+    with serving(tmp_path_factory.mktemp("presence") / "data", *flags) as live:
         yield live
-    finally:
-        live.close()
 
 
 def _counted(viewers: list[Viewer], count: int) -> bool:
