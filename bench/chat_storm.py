@@ -66,7 +66,9 @@ def run(target: Target, plan: Plan, console: Console, command: str) -> Report:
 
 def _spec(target: Target, plan: Plan, room: str, at: int) -> dict[str, Any]:
     share = plan.viewers // plan.processes + (at < plan.viewers % plan.processes)
-    authors = [target.token(f"author-{number}") for number in range(plan.authors)]
+    # Commands of one connection run one by one, so who floods does it over several.
+    flooder = [target.token("author-0")] * plan.flood
+    authors = flooder + [target.token(f"author-{number}") for number in range(1, plan.authors)]
     return {
         "url": target.url, "room": room, "viewers": share, "rate": plan.rate,
         "logged": plan.logged, "seconds": plan.seconds, "flood": plan.flood,
@@ -180,15 +182,13 @@ async def _storm(
 
 
 def _deal(authors: list[Sender], flood: int) -> list[Sender]:
-    """Whose turn it is: the first author comes `flood` times a round, evenly spread."""
-    others = authors[1:]
+    """Whose turn it is: the connections of author 0 are spread evenly among the others."""
+    flooder, others = authors[:flood], authors[flood:]
     turns: list[Sender] = []
-    every = max(1, len(others) // flood)
-    for at, other in enumerate(others):
-        if at % every == 0 and at // every < flood:
-            turns.append(authors[0])
-        turns.append(other)
-    return turns or authors
+    for at, one in enumerate(flooder):
+        turns.append(one)
+        turns += others[at * len(others) // flood : (at + 1) * len(others) // flood]
+    return turns
 
 
 async def _at_rate(

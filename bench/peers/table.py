@@ -35,7 +35,7 @@ class Comparison(Report):
         """One row for each peer."""
         table = Table(title=self.command, title_justify="left")
         table.add_column("server", no_wrap=True)
-        for name in ("µs CPU/delivered", "p50 ms", "p99 ms", "last viewer ms", "frames/event"):
+        for name in ("µs CPU", "p50 ms", "p99 ms", "last ms", "frames"):
             table.add_column(name, justify="right")
         for name, title in self.titles.items():
             table.add_row(title, *(str(self.figures[f"{name}_{column}"]) for column in COLUMNS))
