@@ -26,7 +26,8 @@ BUYERS = 6
 EVENTS_PER_S = 50
 STOCK = 100_000
 SPREAD_MS = 1000
-ENOUGH_ORDERS = 100
+ENOUGH_ORDERS = 60
+THINKING_S = 0.01
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,7 @@ async def _buy(buyer: Viewer, lines: Lines, orders: Orders, enough: asyncio.Even
     """Order one unit after another; one that gets no answer is left alone, to be asked after."""
     while not enough.is_set():
         order = new_id()
+        await asyncio.sleep(THINKING_S)
         try:
             await buyer.do("order.place", order=order, lines=lines)
         except Cut:
@@ -69,6 +71,7 @@ async def _post(server: Live, lines: Lines, orders: Orders, enough: asyncio.Even
     async with httpx2.AsyncClient(headers=headers) as http:
         while not enough.is_set():
             order = new_id()
+            await asyncio.sleep(THINKING_S)
             body = {"cmd": "order.place", "data": {"order": order, "lines": lines}}
             try:
                 answer = await http.post(f"{server.url}/v1/rooms/r1/commands", json=body)
@@ -117,8 +120,9 @@ class Day:
         enough.set()
         await asyncio.gather(*buying)
         self.said = await speaking
-        await self.mia.surely("notice.post", "the end", text="the end")
-        await until(lambda: all(one.texts[-1:] == ["the end"] for one in self.everyone))
+        last = new_id()
+        await self.mia.surely("notice.post", last, text=last)
+        await until(lambda: all(one.texts[-1:] == [last] for one in self.everyone))
 
     def _bought(self) -> int:
         return sum(len(orders.answered) for orders in self.orders)
