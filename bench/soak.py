@@ -151,7 +151,12 @@ def _report(
         }
         faults["memory_grew"] = int(grown > plan.grow_mb_max)
     parameters = {name: getattr(plan, name) for name in Plan.__dataclass_fields__}
-    return Report("soak", command, parameters, figures, faults, logged)
+    report = Report("soak", command, parameters, figures, faults, logged)
+    tenths = (
+        [samples[len(samples) * at // 10 - (at == 10)][1] for at in range(11)] if samples else []
+    )
+    report.notes = ["MB at each tenth of the time: " + " ".join(f"{mb:.1f}" for mb in tenths)]
+    return report
 
 
 def growth_mb(samples: list[tuple[float, float]]) -> float:
