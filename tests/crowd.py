@@ -13,6 +13,7 @@ import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -129,6 +130,11 @@ class Part:
     def is_whole(self) -> bool:
         """Whether nothing lacks, nothing is doubled, and all is in order."""
         return self.seqs == [*range(self.begun + 1, self.begun + 1 + len(self.events))]
+
+    def first_fault(self) -> str:
+        """Where it is first not whole."""
+        seqs = [self.begun, *self.seqs]
+        return next((f"{b} after {a}" for a, b in pairwise(seqs) if b != a + 1), "none")
 
 
 class Viewer:
@@ -328,7 +334,7 @@ def agree(viewers: list[Viewer]) -> None:
     log: dict[tuple[str, int], dict[str, Any]] = {}
     for viewer in viewers:
         for part in viewer.parts:
-            assert part.is_whole, f"{viewer.name} from {part.begun}: {part.seqs}"
+            assert part.is_whole, f"{viewer.name} from {part.begun}: {part.first_fault()}"
             for event in part.events:
                 first = log.setdefault((part.epoch, event["seq"]), event)
                 assert first == event, f"{viewer.name} saw {event}, another one {first}"
