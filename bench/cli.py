@@ -180,7 +180,7 @@ def soak(
     viewers: Annotated[Count, Parameter(help="Connected viewers.")] = 500,
     seconds: Annotated[Positive, Parameter(help="For how long.")] = 600.0,
     chat: Annotated[Positive, Parameter(help="Messages a second.")] = 20.0,
-    logged: Annotated[Positive, Parameter(help="Logged events a second.")] = 2.0,
+    logged: Annotated[Positive, Parameter(help="Logged events a second.")] = 20.0,
     orders: Annotated[Positive, Parameter(help="Orders and cancels a second.")] = 5.0,
     churn: Annotated[Positive, Parameter(help="Viewers replaced a second.")] = 5.0,
     grow_mb_max: Annotated[Positive, Parameter(help="What memory may grow, once warm.")] = 8.0,

@@ -30,7 +30,8 @@ from bench.seat import Seat, join
 from bench.target import Target
 from bench.watch import Watch
 
-BUYERS: Final = 50
+BUYERS: Final = 10
+"""Few, so that what each connection remembers (64 answers) is full before the warm-up ends."""
 SENDERS: Final = 10
 ANSWERS_MAX_S: Final = 30.0
 SAMPLE_S: Final = 1.0
@@ -46,7 +47,7 @@ class Plan:
     viewers: int = 500
     seconds: float = 600.0
     chat: float = 20.0
-    logged: float = 2.0
+    logged: float = 20.0
     orders: float = 5.0
     churn: float = 5.0
     grow_mb_max: float = 8.0
