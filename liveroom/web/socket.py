@@ -54,7 +54,7 @@ class Socket:
 
     def routes(self) -> list[WebSocketRoute]:
         """The route, for the app."""
-        return [WebSocketRoute("/ws/{room}", self.serve)]
+        return [WebSocketRoute("/ws/{room:path}", self.serve)]
 
     async def serve(self, websocket: WebSocket) -> None:
         """Refuse over HTTP, or accept and leave a conversation on the link."""

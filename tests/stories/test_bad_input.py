@@ -193,6 +193,7 @@ def test_bad_tokens_are_refused_and_closed(server, make, code, close):
     ("room", "more", "status"),
     [
         ("nowhere", {}, 404),
+        ("nowhere/else", {}, 404),
         ("r1", {"origin": "https://evil.example"}, 403),
         ("r1", {"origin": "null"}, 403),
         ("r1", {"subprotocols": ["chat"]}, 400),
