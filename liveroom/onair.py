@@ -58,6 +58,7 @@ class OnAir:
         self._left = left
         self._audience: Audience | None = None
         self._pictures: dict[str, Picture] = {}
+        self._newer: dict[str, Facts] = {}
         self._showing: dict[str, set[str]] = {}
         self._taps: dict[str, dict[str, int]] = {}
         self._beats = 0
@@ -100,6 +101,7 @@ class OnAir:
     def forget(self, room: str) -> None:
         """Drop the picture of a room that nobody watches here any more."""
         self._pictures.pop(room, None)
+        self._newer.pop(room, None)
         self._reindex()
 
     def shown(self, room: str) -> Picture | None:
@@ -112,15 +114,40 @@ class OnAir:
         Cheap for a room on air, from SQL for others; `not_found` where there is none.
         """
         picture = self._pictures.get(room)
-        if picture is not None:
-            return picture.shape, picture.selling
-        known = await self._rooms.facts(room)
-        return known.room, known.selling
+        if picture is None:
+            known = await self._rooms.facts(room)
+            return known.room, known.selling
+        newer = self._newer_than(picture, room)
+        return (newer.room, newer.selling) if newer else (picture.shape, picture.selling)
 
     async def room(self, room: str) -> shapes.Room:
         """The room: cheap for one on air, from SQL for others; `not_found` where there is none."""
         picture = self._pictures.get(room)
-        return picture.shape if picture is not None else await self._rooms.show(room)
+        if picture is None:
+            return await self._rooms.show(room)
+        newer = self._newer_than(picture, room)
+        return newer.room if newer else picture.shape
+
+    async def reread(self, room: str) -> None:
+        """Judge commands by the room as SQL has it now, until its picture has come as far.
+
+        A picture moves when a flush begins: without this, who opened the room or resumed its
+        sales could be told for a tick that nothing had changed.
+        """
+        if room not in self._pictures:
+            return
+        try:
+            self._newer[room] = await self._rooms.facts(room)
+        except Unavailable as fault:
+            # The change is made all the same, and the picture follows with its event.
+            log.info("room_unread", room=room, code=fault.code)
+
+    def _newer_than(self, picture: Picture, room: str) -> Facts | None:
+        newer = self._newer.get(room)
+        if newer is not None and newer.room.v <= picture.v:
+            del self._newer[room]
+            return None
+        return newer
 
     async def _pin_again(self, known: Facts) -> None:
         """The log was lost and begun anew: bring back the pins that SQL remembers."""

@@ -378,3 +378,28 @@ def test_changed_object_is_answered_under_its_noun(run, house):
             assert await h.do(ANN, "reaction.send", kind="heart", count=3) == {}
 
     run(story())
+
+
+def test_who_changes_the_room_finds_it_changed(run, house):
+    """After `ok` to a change, commands are judged by it, though no flush has told it yet."""
+
+    async def story():
+        async with house() as h:
+            await h.onair.picture("r1")  # on air, and never folded: a tick that does not come
+            await h.do(HOST, "room.set", guests=False)
+            assert await code(h.do(GUEST, "message.post", text="hi")) == "unauthenticated"
+            await h.do(HOST, "room.set", guests=True)
+            assert await code(h.do(GUEST, "message.post", text="hi")) == "ok"
+            wish = {"lines": [{"sku": "a", "qty": 1}]}
+            await h.do(HOST, "sale.pause")
+            assert await code(h.do(ANN, "order.place", order=new_id(), **wish)) == "sale_paused"
+            await h.do(HOST, "sale.resume")
+            assert await code(h.do(ANN, "order.place", order=new_id(), **wish)) == "ok"
+            await h.do(HOST, "shelf.put", product="p1", state="visible")
+            assert await code(h.do(ANN, "order.place", order=new_id(), **wish)) == "not_open"
+            await h.do(HOST, "shelf.put", product="p1", state="on")
+            assert await code(h.do(ANN, "cart.add", sku="a", qty=1)) == "ok"
+            await h.do(HOST, "room.close")
+            assert await code(h.do(ANN, "cart.add", sku="a", qty=1)) == "not_open"
+
+    run(story())

@@ -6,31 +6,32 @@ from typing import Any
 
 from liveroom.commands.calls import Call
 from liveroom.errors import Denied, Invalid
+from liveroom.shapes import Room
 
 
 async def room_open(call: Call) -> dict[str, Any]:
     """Make a planned room live."""
-    return {"room": (await call.services.rooms.open(call.room)).builtin()}
+    return await _changed(call, await call.services.rooms.open(call.room))
 
 
 async def room_close(call: Call) -> dict[str, Any]:
     """Close a live room for good."""
-    return {"room": (await call.services.rooms.close(call.room)).builtin()}
+    return await _changed(call, await call.services.rooms.close(call.room))
 
 
 async def room_set(call: Call) -> dict[str, Any]:
     """Change the title, the stream or who may talk, and how fast."""
-    return {"room": (await call.services.rooms.set(call.room, call.args)).builtin()}
+    return await _changed(call, await call.services.rooms.set(call.room, call.args))
 
 
 async def sale_pause(call: Call) -> dict[str, Any]:
     """Stop all sales of the room; holds run on, payments go on."""
-    return {"room": (await call.services.rooms.pause(call.room, paused=True)).builtin()}
+    return await _changed(call, await call.services.rooms.pause(call.room, paused=True))
 
 
 async def sale_resume(call: Call) -> dict[str, Any]:
     """Sell again."""
-    return {"room": (await call.services.rooms.pause(call.room, paused=False)).builtin()}
+    return await _changed(call, await call.services.rooms.pause(call.room, paused=False))
 
 
 async def shelf_put(call: Call) -> dict[str, Any]:
@@ -38,12 +39,14 @@ async def shelf_put(call: Call) -> dict[str, Any]:
     shelf = await call.services.rooms.put(
         call.room, call.args.product, position=call.args.position, state=call.args.state
     )
+    await call.services.onair.reread(call.room)
     return {"shelf": [product.builtin() for product in shelf]}
 
 
 async def shelf_remove(call: Call) -> dict[str, Any]:
     """Take a product off the shelf, and its pin with it."""
     shelf = await call.services.rooms.take(call.room, call.args.product)
+    await call.services.onair.reread(call.room)
     return {"shelf": [product.builtin() for product in shelf]}
 
 
@@ -81,6 +84,12 @@ async def stock_restock(call: Call) -> dict[str, Any]:
         sku, call.args.qty, call.operation, call.member.id
     )
     return {"stock": {"sku": sku, **stock.builtin()}}
+
+
+async def _changed(call: Call, room: Room) -> dict[str, Any]:
+    """The answer to a change of the room, by which commands are judged from now on."""
+    await call.services.onair.reread(call.room)
+    return {"room": room.builtin()}
 
 
 async def _own_sku(call: Call) -> None:
