@@ -384,7 +384,8 @@ def test_deadlocks_run_again(postgres_db, run):
         return values
 
     assert run(story()) == ["xx", "xx"]
-    assert len(runs) == 3
+    # On a busy machine the one that runs again can meet the other's lock once more.
+    assert len(runs) >= 3
 
 
 @pytest.mark.postgres
