@@ -24,6 +24,8 @@ Said = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 Kind = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,16}$")]
 ShelfPlace = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=100)]
+Delta = Annotated[int, msgspec.Meta(ge=-STOCK_MAX, le=STOCK_MAX)]
+Why = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 KEY_MAX = 64
 
 
@@ -118,6 +120,14 @@ class Restock(_Arguments):
 
     sku: Id
     qty: Units
+
+
+class Adjust(_Arguments):
+    """Units counted in or out (below 0), and why; 0 changes nothing and does not fit."""
+
+    sku: Id
+    delta: Delta
+    why: Why
 
 
 class CartAdd(_Arguments):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from liveroom import shapes
 from liveroom.catalog import SHOWN, Name, Page, Tags, Title, insert_new, page
@@ -120,6 +120,18 @@ class Creators:
             if conn.scalar(select(fans.c.since).where(mine)) is None:
                 row = {"creator": creator_id, "member": member, "since": now_ms(conn)}
                 conn.execute(insert(fans).values(**row))
+            return _creator(conn, creator_id)
+
+        return await self._db.write(write)
+
+    async def unfollow(self, creator_id: str, member: str) -> shapes.Creator:
+        """Make `member` a fan no more, once however often asked; the creator as it is then."""
+
+        def write(conn: Connection) -> shapes.Creator:
+            _creator(conn, creator_id)
+            fans = tables.follows
+            mine = (fans.c.creator == creator_id) & (fans.c.member == member)
+            conn.execute(delete(fans).where(mine))
             return _creator(conn, creator_id)
 
         return await self._db.write(write)

@@ -11,6 +11,7 @@ from house import (
     BO,
     GUEST,
     HOST,
+    MERCHANT,
     MODERATOR,
     OTHER_HOST,
     OTHER_MERCHANT,
@@ -19,7 +20,7 @@ from house import (
 
 from liveroom.auth import Member
 from liveroom.commands import COMMANDS, Who
-from liveroom.errors import LiveroomError
+from liveroom.errors import LiveroomError, Refused
 from liveroom.ids import new_id
 
 
@@ -250,7 +251,11 @@ def test_host_changes_own_shops_goods_only(run, house):
 
     async def story():
         async with house() as h:
-            for cmd, more in (("price.set", {"price_minor": 1}), ("stock.restock", {"qty": 5})):
+            for cmd, more in (
+                ("price.set", {"price_minor": 1}),
+                ("stock.restock", {"qty": 5}),
+                ("stock.adjust", {"delta": -1, "why": "broken"}),
+            ):
                 assert await code(h.do(HOST, cmd, sku="c", **more)) == "forbidden", cmd
                 assert await code(h.do(HOST, cmd, sku="d", **more)) == "not_found", cmd
                 both = Member("c1", "Lin", ("host:r1", "merchant:s2"))
@@ -270,6 +275,52 @@ def test_restock_adds_once_for_a_key(run, house):
             assert await h.do(HOST, "stock.restock", key="k1", sku="a", qty=3) == first
             assert await code(h.do(HOST, "stock.restock", key="k1", sku="a", qty=4)) == "id_reused"
             assert (await h.do(HOST, "stock.restock", sku="a", qty=1))["stock"]["left"] == 9
+
+    run(story())
+
+
+def test_an_adjustment_takes_only_what_is_free(run, house):
+    """Held units stay their buyers': more than is free is refused with the number."""
+
+    async def story():
+        async with house() as h:
+            await h.do(ANN, "cart.add", sku="a", qty=2)
+            broken = {"sku": "a", "delta": -4, "why": "broken"}
+            with pytest.raises(Refused) as refused:
+                await h.do(HOST, "stock.adjust", key="k1", **broken)
+            assert (refused.value.code, refused.value.data) == ("sold_out", {"sku": "a", "left": 3})
+            less = broken | {"delta": -3}
+            first = await h.do(HOST, "stock.adjust", key="k1", **less)
+            assert (first["stock"]["sku"], first["stock"]["left"]) == ("a", 0)
+            assert await h.do(HOST, "stock.adjust", key="k1", **less) == first
+            assert await code(h.do(HOST, "stock.adjust", key="k1", **broken)) == "id_reused"
+            found = await h.do(HOST, "stock.adjust", sku="a", delta=1, why="found one")
+            assert found["stock"]["left"] == 1
+            for wrong in ({"delta": 0}, {"why": ""}, {"why": "\u202e"}, {"delta": -0.5}):
+                assert await code(h.do(HOST, "stock.adjust", **(broken | wrong))) == "bad_argument"
+            page = await h.inventory.ledger("a", after=None, limit=9)
+            assert [(row["adjusted"], row["why"]) for row in page.items] == [
+                (-3, "c1: broken"),
+                (1, "c1: found one"),
+            ]
+            assert len((await h.do(ANN, "cart.show"))["cart"]["lines"]) == 1
+
+    run(story())
+
+
+def test_only_counting_changes_stock(run, house):
+    """What is sent with a product's change sets no stock, and units in carts stay what they are."""
+
+    async def story():
+        async with house() as h:
+            body = {"title": "New", "stock": 99, "skus": [{"id": "a", "stock": 99}]}
+            answer = await h.ask("PATCH", "/v1/products/p1", MERCHANT, body)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["title"] == "New"
+            assert (await h.inventory.left(["sku:a"]))["sku:a"][0] == 5
+            page = await h.inventory.ledger("a", after=None, limit=9)
+            assert page.items == []
+            assert [(p["initial"], p["adjusted"]) for p in page.pools] == [(5, 0)]
 
     run(story())
 
@@ -365,6 +416,7 @@ def test_changed_object_is_answered_under_its_noun(run, house):
                 "message.remove": await h.do(MODERATOR, "message.remove", message=said["id"]),
                 "notice.post": await h.do(HOST, "notice.post", text="five minutes"),
                 "creator.follow": await h.do(ANN, "creator.follow", creator="c1"),
+                "creator.unfollow": await h.do(ANN, "creator.unfollow", creator="c1"),
             }
             assert answers["room.set"]["room"]["title"] == "New"
             assert [p["id"] for p in answers["shelf.put"]["shelf"]] == ["p4", "p1", "p2", "p3"]
@@ -374,6 +426,8 @@ def test_changed_object_is_answered_under_its_noun(run, house):
             assert answers["message.remove"] == {"message": {"id": said["id"]}}
             assert answers["notice.post"] == {"notice": {"text": "five minutes"}}
             assert answers["creator.follow"]["creator"]["followers"] == 1
+            assert "followers" not in answers["creator.unfollow"]["creator"]  # a 0 is left out
+            assert await h.do(ANN, "creator.unfollow", creator="c1") == answers["creator.unfollow"]
             assert await h.do(HOST, "product.unpin") == {}
             assert await h.do(ANN, "reaction.send", kind="heart", count=3) == {}
 

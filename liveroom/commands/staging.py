@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from liveroom import text
 from liveroom.commands.calls import Call
 from liveroom.errors import Denied, Invalid
 from liveroom.shapes import Room
@@ -83,6 +84,17 @@ async def stock_restock(call: Call) -> dict[str, Any]:
     stock = await call.services.inventory.restock(
         sku, call.args.qty, call.operation, call.member.id
     )
+    return {"stock": {"sku": sku, **stock.builtin()}}
+
+
+async def stock_adjust(call: Call) -> dict[str, Any]:
+    """Count units in or out; what is left then. More than is free stays: `sold_out` says so."""
+    await _own_sku(call)
+    sku, delta = call.args.sku, call.args.delta
+    why = text.clean(call.args.why)
+    if delta == 0 or not why:
+        raise Invalid("bad_argument", "An adjustment changes something and says why.")
+    stock = await call.services.inventory.adjust(sku, delta, call.operation, call.member.id, why)
     return {"stock": {"sku": sku, **stock.builtin()}}
 
 

@@ -39,6 +39,12 @@ async def creator_follow(call: Call) -> dict[str, Any]:
     return {"creator": creator.builtin()}
 
 
+async def creator_unfollow(call: Call) -> dict[str, Any]:
+    """Be a fan of a creator no more."""
+    creator = await call.services.creators.unfollow(call.args.creator, call.member.id)
+    return {"creator": creator.builtin()}
+
+
 async def notice_post(call: Call) -> dict[str, Any]:
     """Announce something to everybody."""
     said = moderation.fit_text(call.args.text)

@@ -12,12 +12,14 @@ MEMBER_MAY = {
     "cart.add": {"sku": "s1", "qty": 1},
     "cart.remove": {"sku": "s1"},
     "creator.follow": {"creator": "mia"},
+    "creator.unfollow": {"creator": "mia"},
 }
 HOST_MAY = {
     "product.pin": {"product": "p1"},
     "product.unpin": {"product": "p1"},
     "price.set": {"sku": "s1", "price_minor": 1999},
     "stock.restock": {"sku": "s1", "qty": 1},
+    "stock.adjust": {"sku": "s1", "delta": -1, "why": "broken"},
     "shelf.put": {"product": "p1"},
     "notice.post": {"text": "hello"},
     "room.set": {"slow_mode_s": 0},

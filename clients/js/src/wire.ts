@@ -142,6 +142,7 @@ export interface Commands {
   "message.remove": Does<{ message: string }, { message: { id: string } }>;
   "reaction.send": Does<{ kind: string; count: number }, Nothing>;
   "creator.follow": Does<{ creator: string }, { creator: { id: string } }>;
+  "creator.unfollow": Does<{ creator: string }, { creator: { id: string } }>;
   "cart.add": Does<LineRequest, { cart: Cart }>;
   "cart.remove": Does<{ sku: string; drop?: string }, { cart: Cart }>;
   "cart.show": Does<Nothing, { cart: Cart }>;
@@ -164,6 +165,10 @@ export interface Commands {
   "product.pin": Does<{ product: string }, { product: Product }>;
   "product.unpin": Does<{ product?: string }, { product?: Product }>;
   "price.set": Does<{ sku: string; price_minor: number }, { sku: Sku }>;
+  "stock.adjust": Does<
+    { sku: string; delta: number; why: string },
+    { stock: Stock & { sku: string } }
+  >;
   "stock.restock": Does<{ sku: string; qty: number }, { stock: Stock & { sku: string } }>;
   "sale.pause": Does<Nothing, { room: RoomInfo }>;
   "sale.resume": Does<Nothing, { room: RoomInfo }>;

@@ -132,6 +132,10 @@ class Host(Feature):
         """Add units to a SKU's stock."""
         return await self._send("stock.restock", sku=sku, qty=qty)
 
+    async def adjust(self, sku: str, delta: int, why: str) -> Thing:
+        """Count units in, or out (below 0); more than is free is refused as `sold_out`."""
+        return await self._send("stock.adjust", sku=sku, delta=delta, why=why)
+
 
 async def _until_answered(send: Send, cmd: str, **data: Any) -> Thing:
     """Send until it is accepted or refused; the order's id makes each try the same order."""
