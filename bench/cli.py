@@ -27,7 +27,7 @@ from bench import idle as idle_scenario
 from bench import large_room as large_room_scenario
 from bench import scaling
 from bench import soak as soak_scenario
-from bench import sold_out as sold_out_scenario
+from bench import storm as storm_scenario
 from bench.peers import servers as peer_servers
 from bench.peers import table as peer_table
 from bench.report import BadRule, Report
@@ -158,8 +158,8 @@ def chat_storm(
     )
 
 
-@app.command(name="sold_out")
-def sold_out(
+@app.command
+def storm(
     *,
     options: Options = _PLAIN,
     requests: Annotated[Count, Parameter(help="Orders after the last unit.")] = 20_000,
@@ -167,9 +167,9 @@ def sold_out(
     window: Annotated[Count, Parameter(help="Orders under way of each buyer.")] = 8,
 ) -> int:
     """N orders after the last unit is gone: refusals a second, and nothing sold."""
-    plan = sold_out_scenario.Plan(requests, buyers, window, options.processes)
+    plan = storm_scenario.Plan(requests, buyers, window, options.processes)
     return _measure(
-        options, lambda target, console: sold_out_scenario.run(target, plan, console, _command())
+        options, lambda target, console: storm_scenario.run(target, plan, console, _command())
     )
 
 

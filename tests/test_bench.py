@@ -193,7 +193,7 @@ def test_a_chat_storm_delays_no_logged_event(capfd, there):
 
 def test_nothing_is_sold_after_the_last_unit(capfd, there):
     """Every order after the last unit is refused as sold out, and no other way."""
-    assert cli.main(["sold_out", "--requests=300", "--buyers=10", *there, "--json"]) == 0
+    assert cli.main(["storm", "--requests=300", "--buyers=10", *there, "--json"]) == 0
     assert outcome(capfd)["figures"]["refused"] == 300
 
 

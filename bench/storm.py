@@ -40,7 +40,7 @@ class Plan:
 
 def run(target: Target, plan: Plan, console: Console, command: str) -> Report:
     """One run against a running server."""
-    room, sku = target.room("soldout", stock=1)
+    room, sku = target.room("storm", stock=1)
     crew = Crew(work, [_spec(target, plan, room, sku, at) for at in range(plan.processes)], console)
     try:
         crew.hear("connecting", plan.buyers)
@@ -116,7 +116,7 @@ def _report(
         "other_answers": sum(codes.values()),
     }
     parameters = {name: getattr(plan, name) for name in Plan.__dataclass_fields__}
-    report = Report("sold_out", command, parameters, figures, faults, bins)
+    report = Report("storm", command, parameters, figures, faults, bins)
     report.notes = [f"{count} × {code}" for code, count in codes.items()]
     return report
 
