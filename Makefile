@@ -34,6 +34,10 @@ faults: export LIVEROOM_FAULT_STUCK = 1000
 faults: $(INSTALLED_DEV) ## run the long forms of the fault tests, some minutes
 	@.ci/test-python tests/faults $(ARGS)
 
+.PHONY: tools
+tools: ## install what some tests need of Debian: Chromium, PostgreSQL, libfaketime, a C compiler
+	@.ci/tools
+
 .PHONY: check
 check: $(INSTALLED_DEV) ## lint, format and types, changing nothing
 	$(BIN)/ruff check .

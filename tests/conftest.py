@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
 import shutil
-import subprocess
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,9 +16,9 @@ from liveroom.store import scripts
 from liveroom.store.backplane import Backplane
 from liveroom.store.database import Database
 from liveroom.store.valkey import EmbeddedValkey
+from tests.tools import Postgres
 
 T = TypeVar("T")
-PG_BIN = Path("/usr/lib/postgresql/15/bin")
 
 
 @pytest.fixture
@@ -83,37 +80,17 @@ def db(_empty_schema: Path, tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def _postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL 15 cluster of its own on a unix socket; skipped where it is not installed."""
-    if not (PG_BIN / "initdb").exists():
-        pytest.skip(f"needs PostgreSQL 15 in {PG_BIN}")
-    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-    as_user = {"user": user} if os.getuid() == 0 else {}
-    folder = Path(f"/tmp/liveroom-pg-{os.getpid()}")
-    folder.mkdir(mode=0o700)
-    if as_user:
-        shutil.chown(folder, user)
-
-    def call(*argv: object) -> None:
-        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, cwd=folder, **as_user)
-
-    control = [PG_BIN / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log"]
-    options = f"-k {folder} -c listen_addresses= -c shared_buffers=32MB -c fsync=off"
+def _postgres_cluster() -> Iterator[Postgres]:
+    """A PostgreSQL cluster of its own; skipped where it is not installed."""
+    cluster = Postgres("fsync=off")
     try:
-        call(PG_BIN / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-N")
-        call(*control, "-o", options, "start")
-        yield f"postgresql://postgres@/postgres?host={folder}"
-        call(*control, "-m", "immediate", "stop")
+        cluster.start()
+        yield cluster
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        cluster.close()
 
 
 @pytest.fixture
-def postgres_url(_postgres_cluster: str) -> str:
+def postgres_url(_postgres_cluster: Postgres) -> str:
     """The URL of a new, empty PostgreSQL database."""
-    import psycopg  # noqa: PLC0415 - an extra, installed with PostgreSQL only
-
-    with psycopg.connect(_postgres_cluster, autocommit=True) as admin:
-        admin.execute("DROP DATABASE IF EXISTS liveroom_test WITH (FORCE)")
-        admin.execute("CREATE DATABASE liveroom_test")
-    return _postgres_cluster.replace("/postgres?", "/liveroom_test?")
+    return _postgres_cluster.fresh()

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from liveroom.web.pages import BUILT
 from tests.live import Live
+from tests.tools import lacks
 
 QUIET = (
     "--no-sandbox",
@@ -43,7 +44,7 @@ def chromium() -> Iterator[Browser]:
     """
     found = os.environ.get("LIVEROOM_CHROMIUM") or shutil.which("chromium")
     if found is None:
-        pytest.skip("needs Chromium")
+        lacks("Chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=list(QUIET))
         yield browser
