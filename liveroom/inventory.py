@@ -16,6 +16,7 @@ from liveroom import shapes
 from liveroom.batching import Batcher
 from liveroom.clock import Clock
 from liveroom.errors import Refused, Unavailable
+from liveroom.faults import point
 from liveroom.stocktaking import Stocktaking
 from liveroom.store import ledger
 from liveroom.store.answered import AnsweredLines
@@ -303,6 +304,7 @@ class Inventory:
     # ── inside ────────────────────────────────────────────────────────────────────────────
 
     async def _told(self, sku: str, counted: Range) -> shapes.Stock:
+        point("stock.counted")
         await self._sweep.tell(ledger.partition_of(sku, self._partitions), [counted])
         left, v = (await self.left([counted.pool]))[counted.pool]
         return shapes.Stock(left=left, v=v)

@@ -21,6 +21,7 @@ from liveroom.batching import Batcher
 from liveroom.bookkeeping import After, News
 from liveroom.deciding import Known, Plan, Wish, first_answer, order_of
 from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
+from liveroom.faults import point
 from liveroom.inventory import HoldLineRequest, HoldRequest, Inventory
 from liveroom.metrics import Counters
 from liveroom.payments import Payments, Webhook
@@ -139,6 +140,7 @@ class Orders:
         """Hold and place; again by itself where the fence was raised in between."""
         for attempt in range(TRIES_MAX):
             holds = await self._inventory.hold(request)
+            point("hold.taken")
             wish = Wish(
                 order=request.key,
                 buyer=request.buyer,
@@ -157,6 +159,7 @@ class Orders:
 
     async def _check_out(self, order: str, buyer: str, room: str, content: str) -> shapes.Order:
         holds = await self._inventory.to_placing(buyer, room, order)
+        point("cart.placing")
         wish = Wish(
             order=order, buyer=buyer, room=room, content=content, buy_now=False, holds=holds
         )
@@ -166,6 +169,7 @@ class Orders:
             raise  # it may yet be an order: whoever sweeps the holds will find out
         except LiveroomError as refusal:
             await self._inventory.back_to_held([hold.id for hold in holds])
+            point("cart.returned")
             if refusal.code == "rebuilding":
                 raise Refused("hold_expired") from refusal
             raise
@@ -223,6 +227,7 @@ class Orders:
             if len(wishes) == 1:
                 return [Unavailable("internal")]
             return [(await self._place([wish]))[0] for wish in wishes]
+        point("order.committed")
         self._committed(plan)
         return plan.answers
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import structlog
 from sqlalchemy import Connection, Row, insert, select, update
 
+from liveroom.faults import point
 from liveroom.store.database import Database, now_ms
 from liveroom.store.tables import outbox
 
@@ -51,6 +52,7 @@ class Outbox:
             log.exception("outbox.failed", kind=row.kind, row=row.id, tries=row.tries + 1)
             await self._db.write(lambda conn: _later(conn, row))
             return False
+        point("outbox.told")
         await self._db.write(lambda conn: _done(conn, row))
         return True
 

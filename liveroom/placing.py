@@ -14,6 +14,7 @@ from sqlalchemy import Connection, bindparam, select, text, update
 
 from liveroom.deciding import Books, Known, Plan, Pool, Tally, Wish, decide, order_of
 from liveroom.errors import LiveroomError, ensure
+from liveroom.faults import point
 from liveroom.inventory import Hold
 from liveroom.store import tables
 from liveroom.store.database import now_ms
@@ -180,5 +181,7 @@ def late_refusal(conn: Connection, order: Any, holds: list[Hold]) -> LiveroomErr
 def place_batch(conn: Connection, wishes: Sequence[Wish], pay_within_ms: int) -> Plan:
     """One transaction of the group commit: lock, read, decide, write."""
     plan = decide(wishes, read_books(conn, wishes), pay_within_ms)
+    point("order.decided")
     write_plan(conn, plan)
+    point("order.written")
     return plan

@@ -24,6 +24,7 @@ from liveroom.bookkeeping import Wanted
 from liveroom.captures import Late
 from liveroom.closing import Closing
 from liveroom.errors import Invalid, Refused, Unavailable
+from liveroom.faults import point
 from liveroom.inventory import Hold, HoldLineRequest, HoldRequest, Inventory
 from liveroom.payments import Payments, Webhook
 from liveroom.store.database import Database
@@ -69,7 +70,9 @@ class Settling:
             beyond = due[-1]
             looked_at += len(due)
             ids = [order for _, order in due]
-            await self.finish(await self._in_one_or_alone(ids, self._begin))
+            begun = await self._in_one_or_alone(ids, self._begin)
+            point("expiry.closing")
+            await self.finish(begun)
         return looked_at
 
     async def _begin(self, ids: Sequence[str]) -> list[Closing]:
@@ -79,10 +82,12 @@ class Settling:
         """Ask the providers, then end those whose payments are closed."""
         closed = await asyncio.gather(*(self._close_payments(one) for one in closings))
         ids = [one.order for one, ended in zip(closings, closed, strict=True) if ended]
+        point("expiry.payments_closed")
         await self._in_one_or_alone(ids, self._end)
 
     async def _end(self, ids: Sequence[str]) -> list[None]:
         after = await self._db.write(lambda conn: closing.finish_closing(conn, ids))
+        point("expiry.committed")
         self._telling.tell(after)
         return []
 
@@ -133,6 +138,7 @@ class Settling:
         late: Late | list[Hold] = Late.ASK
         for _ in range(TRIES_MAX):
             after = await self._db.write(partial(captures.take_in, said=said, late=late))
+            point("webhook.committed")
             self._telling.tell(after)
             if after.wants is None:
                 return
@@ -195,5 +201,6 @@ class Settling:
             amount_minor=refund.amount_minor,
             currency=refund.currency,
         )
+        point("refund.asked")
         if said is not None:
             await self.settle(said)

@@ -7,6 +7,7 @@ else who takes units.
 from __future__ import annotations
 
 from liveroom.errors import InvariantBroken, Unavailable, ensure
+from liveroom.faults import point
 from liveroom.store import ledger
 from liveroom.store.database import Database
 from liveroom.store.fences import Fences
@@ -68,6 +69,7 @@ class Stocktaking:
             )
             [taken] = await self._taking.hold(request)
             hold, epoch = taken.id, taken.epoch
+            point("stock.reduction_held")
         counted = await self._db.write(
             lambda conn: ledger.adjust(
                 conn,

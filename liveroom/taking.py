@@ -11,6 +11,7 @@ from typing import Final
 
 from liveroom.batching import Batcher
 from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
+from liveroom.faults import point
 from liveroom.store.fences import Fences
 from liveroom.store.gates import Gates, Granted, NotHeld, RequestRow
 from liveroom.store.holds import Deadlines, Hold, HoldRequest, by_part, by_partition, refusal
@@ -119,6 +120,7 @@ class Taking:
 
     def _ask(self, part: int) -> Callable[[Sequence[RequestRow]], Awaitable[list[_Answer]]]:
         async def ask(batch: Sequence[RequestRow]) -> list[_Answer]:
+            point("hold.asked")
             epoch, answers = await self._fences.call(part, self._gates.hold, batch)
             return [(epoch, answer) for answer in answers]
 

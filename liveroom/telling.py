@@ -17,6 +17,7 @@ from liveroom.batching import Batcher
 from liveroom.bookkeeping import After
 from liveroom.errors import Unavailable
 from liveroom.events import Event
+from liveroom.faults import point
 from liveroom.inventory import Inventory
 from liveroom.store.backplane import Backplane
 
@@ -64,8 +65,10 @@ class Telling:
         try:
             if told := [one for after in afters for one in after.told]:
                 await self._inventory.tell(told)
+                point("tell.told")
             if ended := [hold for after in afters for hold in after.ended]:
                 await self._inventory.release(ended)
+                point("tell.ended")
             if returned := [hold for after in afters for hold in after.returned]:
                 await self._inventory.back_to_held(returned)
         finally:

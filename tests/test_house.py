@@ -17,7 +17,7 @@ HOUSE = ROOT / "liveroom"
 
 VOCABULARY = {
     *("errors", "states", "ids", "money", "clock", "batching", "shapes", "events"),
-    *("settings", "metrics", "text", "logs"),
+    *("settings", "metrics", "text", "logs", "faults"),
 }
 # Each layer may import those before it; `wire` and `store` share a place and stay apart.
 LAYERS = ["vocabulary", "wire store", "services", "commands", "web", "server", "cli"]

@@ -12,6 +12,7 @@ from liveroom.commands.calls import Call
 from liveroom.deciding import first_answer
 from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
 from liveroom.events import Event
+from liveroom.faults import point
 from liveroom.orders import LineRequest
 from liveroom.placing import known_orders
 
@@ -92,6 +93,7 @@ async def order_place(call: Call) -> dict[str, Any]:
         again=call.args.again,
         content=call.content,
     )
+    point("order.answering")
     return {"order": order.builtin()}
 
 

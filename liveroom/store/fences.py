@@ -16,6 +16,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 import structlog
 
 from liveroom.errors import Unavailable
+from liveroom.faults import point
 from liveroom.ids import new_id
 from liveroom.metrics import counters
 from liveroom.store import ledger
@@ -77,7 +78,9 @@ class Fences:
             mark = new_id()
             try:
                 await self._db.write(partial(ledger.set_mark, part=part, epoch=epoch, mark=mark))
+                point("stop.marked_sql")
                 await self._gates.mark(part, epoch, mark)
+                point("stop.marked_redis")
             except (Shut, Unavailable) as cause:
                 log.warning("stock.unmarked_stop", partition=part, why=str(cause))
 
@@ -175,7 +178,9 @@ class Fences:
         in_redis, mark = await self._gates.fence(part)
         if mark is None or in_redis != epoch or not await self._take_mark(part, epoch, mark):
             return False
+        point("start.mark_taken")
         await self._gates.adopt(part, epoch, mark)
+        point("start.adopted")
         log.info("stock.adopted", partition=part, epoch=epoch)
         return True
 
@@ -235,10 +240,12 @@ class Fences:
             del self._failed[part]
             await self._follow(part)
             return
+        point("rebuild.raised")
         try:
             await self._open(part, to)
         except Shut as shut:
             raise Unavailable("rebuilding") from shut
+        point("rebuild.opened")
         del self._failed[part]
         self._epochs[part] = self._opened[part] = to
         counters.fences_raised += 1
@@ -248,10 +255,12 @@ class Fences:
 
     async def _open(self, part: int, epoch: int) -> None:
         rows, counts = await self._db.read(lambda conn: ledger.opening(conn, part), patient=True)
+        point("rebuild.read")
         for at in range(0, max(len(rows), 1), LOAD_GATES):
             await self._gates.load(part, epoch, rows[at : at + LOAD_GATES], [])
         for at in range(0, len(counts), LOAD_COUNTS):
             await self._gates.load(part, epoch, [], counts[at : at + LOAD_COUNTS])
+        point("rebuild.loaded")
         await self._gates.open(part, epoch, gates=len(rows), counts=len(counts))
 
     async def _forget(self, part: int, epoch: int) -> None:

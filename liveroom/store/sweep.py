@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from liveroom.faults import point
 from liveroom.store import ledger
 from liveroom.store.database import Database
 from liveroom.store.fences import Fences
@@ -161,8 +162,10 @@ class Sweep:
             resolved = await self._db.write(partial(ledger.resolve, stuck=stuck))
             if resolved.placed:
                 await self.tell(part, resolved.placed)
+            point("void.committed")
             ids = [hold.id for hold in resolved.void]
             await self._fences.call(part, self._gates.give_back, ids, void=True)
+            point("void.ended")
             void += resolved.void
         return expired, void
 
