@@ -12,35 +12,30 @@ import asyncio
 import contextlib
 import ctypes
 import functools
-import gc
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import structlog
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.server import HANDLED_SIGNALS
 from uvicorn.supervisors import multiprocess
 
-from liveroom import logs, server, stores
+from liveroom import logs, stores
 from liveroom.errors import Unavailable
+from liveroom.serving import Config, Server, raise_file_limit
 from liveroom.settings import BadSetting, Settings, secret_in
 from liveroom.store.folder import DataFolder, FolderInUse
 from liveroom.store.scripts import StoreUnfit
 from liveroom.store.valkey import EmbeddedValkey, StartFailed
-from liveroom.wire.door import Door
 
 log = structlog.get_logger(__name__)
 
 _PR_SET_PDEATHSIG: Final = 1
-_BACKLOG: Final = 4096
 _START_MAX_S: Final = 30
-_YOUNG_OBJECTS_MAX: Final = 20_000
 
 
 def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
@@ -51,6 +46,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     """
     logs.configure(settings.log_level, settings.log_format)
     signal.signal(signal.SIGTERM, _leave)
+    raise_file_limit()
     with _owned(settings) as resolved, contextlib.closing(_bind(resolved)) as listener:
         _prepare(resolved)
         config = Config(resolved)
@@ -121,118 +117,6 @@ def _bind(settings: Settings) -> socket.socket:
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-class Config(uvicorn.Config):
-    """uvicorn's configuration, made from ours; it travels to the workers by pickle."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.node: server.Node | None = None
-        super().__init__(
-            app="liveroom.server:Node",  # load_app makes it
-            factory=True,
-            loop="uvloop",
-            ws_max_size=server.FRAME_BYTES_MAX,
-            ws_ping_interval=settings.ping_interval_s,
-            ws_ping_timeout=settings.ping_interval_s,
-            ws_per_message_deflate=False,
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            workers=settings.workers,
-            forwarded_allow_ips=list(settings.trusted_proxies),
-            backlog=_BACKLOG,
-            timeout_graceful_shutdown=max(1, round(settings.shutdown_max_s)),
-        )
-
-    def configure_logging(self) -> None:
-        """Log as the settings say; a spawned worker calls this before anything else."""
-        logs.configure(self.settings.log_level, self.settings.log_format)
-
-    def load(self) -> None:
-        """Build this process's node and its protocols; nothing is opened yet."""
-        door = Door(server.limits(self.settings))
-        self.http, self.ws = server.protocols(door)
-        self.node = server.Node(self.settings, door)
-        super().load()
-
-    def load_app(self) -> Any:
-        """The factory of the node's app."""
-        node = self.node
-        return lambda: node and node.app
-
-
-class Server(uvicorn.Server):
-    """uvicorn's server with the node's life around it; SIGTERM ends it with status 0."""
-
-    config: Config
-
-    def __init__(self, config: Config, on_ready: Callable[[], None] | None = None) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the node, then listen."""
-        node = self._node
-        try:
-            await node.start()
-        except Exception:
-            log.exception("could not start")
-            await node.stop()
-            raise SystemExit(STARTUP_FAILURE) from None
-        _look_less_for_cycles()
-        await super().startup(sockets)
-        if self._on_ready is not None:
-            self._on_ready()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say so at /readyz for `drain_s`, then close the port, the viewers and the node."""
-        self._node.drain()
-        await self._wait(self.config.settings.drain_s)
-        self._node.end_streams()
-        await super().shutdown(sockets)
-        await self._node.stop()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle SIGTERM and Ctrl-C, and do not raise them again: a drained stop is a success."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in HANDLED_SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    @property
-    def _node(self) -> server.Node:
-        node = self.config.node
-        if node is None:
-            raise RuntimeError("the configuration is not loaded")
-        return node
-
-    async def _wait(self, seconds: float) -> None:
-        """Wait, but no longer once a second Ctrl-C asks to stop at once."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        while not self.force_exit and (left := until - loop.time()) > 0:  # noqa: ASYNC110 - set by a signal
-            await asyncio.sleep(min(left, 0.1))
-
-
-def _look_less_for_cycles() -> None:
-    """Let the collector pass over what lives as long as we do, and look at the rest seldom.
-
-    With thousands of seats its default of 700 new objects costs more than the work they are
-    for; the house makes few cycles, and counting references frees all else at once.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS_MAX, 10, 10)
 
 
 class Process(multiprocess.Process):

@@ -21,7 +21,7 @@ VOCABULARY = {
 }
 # Each layer may import those before it; `wire` and `store` share a place and stay apart.
 LAYERS = ["vocabulary", "wire store", "services", "commands", "web", "server", "cli"]
-SERVER = {"chores", "server", "stores", "supervisor"}
+SERVER = {"chores", "server", "serving", "stores", "supervisor"}
 TOP = {"cli", "demo", "__main__"}
 
 # Services that may import other services; all others stand alone beside their own parts.
@@ -49,7 +49,7 @@ OWNERS = {
     "orjson": ["wire.codec", "store.scripts"],
     "msgpack": ["wire.codec", "store.scripts"],
     "starlette": ["web.", "server"],
-    "uvicorn": ["wire.http", "wire.protocol", "server", "supervisor"],
+    "uvicorn": ["wire.http", "wire.protocol", "server", "serving", "supervisor"],
     "websockets": [],
     "cyclopts": ["settings", "cli"],
     "rich": ["cli", "demo"],

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from liveroom.ids import new_id
+from liveroom.serving import connections_within_files
 from tests.live import Live, Seat
 
 WAIT_MAX_S = 20.0
@@ -66,6 +70,50 @@ def test_workers_are_one_room(server):
     ann.leave()
     bob.leave()
     assert server.audit()["ok"]
+
+
+def _seat_when_there_is_room(server: Live) -> Seat:
+    """A seat, however often the answer was 503 first."""
+    until = time.monotonic() + WAIT_MAX_S
+    while time.monotonic() < until:
+        try:
+            return Seat(server)
+        except InvalidStatus as refusal:
+            answer = refusal.response
+        assert answer.status_code == 503
+        assert "Retry-After" in answer.headers
+        time.sleep(0.05)
+    raise AssertionError("nobody takes this connection")
+
+
+def test_a_full_worker_leaves_viewers_to_its_siblings(tmp_path):
+    """All that the workers can take together get in; one more is told 503, until one leaves."""
+    live = Live(tmp_path / "data", "--workers", "2", "--connections-max", "4")
+    try:
+        live.start()
+        live.shop()
+        seats = [_seat_when_there_is_room(live) for _ in range(8)]
+        nodes = Counter(seat.join()["node"] for seat in seats)
+        assert sorted(nodes.values()) == [4, 4]
+        with pytest.raises(InvalidStatus, match="503"):
+            Seat(live, open_timeout=WAIT_MAX_S)
+        seats[0].leave()
+        _seat_when_there_is_room(live).leave()
+    finally:
+        live.close()
+
+
+def test_connections_are_within_the_file_limit(monkeypatch):
+    """A process that may open few files takes fewer connections than was asked, never more."""
+    for files, wanted, taken in (
+        (20_000, 18_000, 18_000),
+        (20_000, 0, 19_000),
+        (4096, 18_000, 3096),
+        (1024, 0, 512),
+        (resource.RLIM_INFINITY, 18_000, 18_000),
+    ):
+        monkeypatch.setattr(resource, "getrlimit", lambda _which, files=files: (files, files))
+        assert connections_within_files(wanted) == taken
 
 
 def test_a_worker_that_dies_is_replaced(server):
