@@ -42,6 +42,7 @@ BARS: Final[dict[str, tuple[str, ...]]] = {
         "drop", "--buyers=2000", "--units=10000", "--rate=1000", "--assert=p99_ms<=500",
     ),
     "sold-out storm": ("storm", "--assert=refusals_per_s>=10000"),
+    "killed": ("kill", "--assert=normal_s<=10"),
     "workers": (
         "workers", "--assert=fanout_ratio<=1.25", "--assert=drop_ratio<=1.25",
     ),

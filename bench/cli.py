@@ -24,6 +24,7 @@ from bench import fanout as fanout_scenario
 from bench import herd as herd_scenario
 from bench import holds as holds_scenario
 from bench import idle as idle_scenario
+from bench import kill as kill_scenario
 from bench import large_room as large_room_scenario
 from bench import scaling
 from bench import soak as soak_scenario
@@ -102,6 +103,24 @@ def drop(
     plan = drop_scenario.Plan(buyers, units, rate, options.processes, history)
     return _measure(
         options, lambda target, console: drop_scenario.run(target, plan, console, _command())
+    )
+
+
+@app.command
+def kill(
+    *,
+    options: Options = _PLAIN,
+    buyers: Annotated[Count, Parameter(help="Connected buyers.")] = 300,
+    units: Annotated[Count, Parameter(help="Units on sale.")] = 3000,
+    stay: Annotated[Positive, Parameter(help="Seconds buyers stay after the last fault.")] = 10.0,
+) -> int:
+    """A sale while all of it is killed, then Valkey alone, then Valkey is emptied."""
+    if options.url is not None:
+        print("liveroom bench: kill starts and kills a server of its own", file=sys.stderr)
+        return BAD_USAGE
+    plan = kill_scenario.Plan(buyers, units, stay)
+    return _measure(
+        options, lambda target, console: kill_scenario.run(target, plan, console, _command())
     )
 
 

@@ -105,6 +105,10 @@ class Seat(asyncio.Protocol):
             self.transport.write(bytes((0x8A, 0x80 | len(payload))) + b"\0\0\0\0" + payload)
         elif opcode == 8:
             self.closed = f"closed {int.from_bytes(payload[:2], 'big')} {payload[2:]!r}"
+            if self.transport is not None:
+                code = payload[:2] or b"\x03\xe8"
+                self.transport.write(b"\x88\x82\0\0\0\0" + code)
+                self.transport.close()
 
     def _set(self, value: Any) -> None:
         if self.waiting is not None and not self.waiting.done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 import jwt
@@ -73,7 +75,8 @@ class Target:
     def start(self) -> None:
         """Start our own server and wait until it says where it listens."""
         assert self._folder is not None
-        command = [sys.executable, "-m", "liveroom", "serve", "--port=0", "--sandbox"]
+        port = urlsplit(self.url).port or 0  # after a kill the port it had
+        command = [sys.executable, "-m", "liveroom", "serve", f"--port={port}", "--sandbox"]
         named = {flag.partition("=")[0] for flag in self._flags}
         command += [f"--data={self._folder / 'data'}"]
         command += [flag for flag in _NO_LIMITS if flag.partition("=")[0] not in named]
@@ -105,6 +108,30 @@ class Target:
             self._process.wait()
         self._process.stdout.close()
         self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL for every process of our own server, and its store, at once."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for pid in _family(self._process.pid):
+            _kill(pid)
+        self._process.wait()
+        self._process.stdout.close()
+        self._process = None
+
+    def kill_valkey(self) -> None:
+        """SIGKILL for the store of our own server; what starts it again is the server's."""
+        assert self._process is not None
+        pids = [pid for pid in _family(self._process.pid) if _stat(pid)[0].startswith("valkey")]
+        if not pids:
+            raise RuntimeError("The server has no Valkey of its own.")
+        for pid in pids:
+            _kill(pid)
+
+    def redis_url(self) -> str:
+        """Where our own server's Valkey listens."""
+        assert self._folder is not None
+        return (self._folder / "data" / "redis.url").read_text()
 
     def token(self, sub: str, *roles: str) -> str:
         """A token for this server."""
@@ -201,6 +228,11 @@ def _family(pid: int) -> list[int]:
         found.append(next_.pop())
         next_ += parents.get(found[-1], [])
     return found
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # its parent's end was its own
+        os.kill(pid, signal.SIGKILL)
 
 
 def _stat(pid: int) -> tuple[str, int]:

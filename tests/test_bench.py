@@ -197,6 +197,17 @@ def test_nothing_is_sold_after_the_last_unit(capfd, there):
     assert outcome(capfd)["figures"]["refused"] == 300
 
 
+def test_a_sale_whose_stores_are_killed_sells_every_unit_once(capfd):
+    """Killed, emptied and started again in the middle: every unit is sold, no answer was a lie."""
+    assert cli.main(["kill", "--buyers=20", "--units=240", "--stay=1", "--json"]) == 0
+    run = outcome(capfd)
+    assert run["faults"] == dict.fromkeys(run["faults"], 0)
+    assert run["figures"]["orders"] == 240
+    assert run["figures"]["cut"] >= 20
+    assert run["figures"]["normal_s"] > 0
+    assert cli.main(["kill", "--url=http://127.0.0.1:9", "--secret=s"]) == 2
+
+
 def test_a_soak_checks_every_stream_and_memory(capfd):
     """Chat, notices, orders and viewers who come and go leave nothing lost, and memory flat."""
     small = ["--viewers=10", "--seconds=3", "--grow-mb-max=50"]
