@@ -12,10 +12,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+import structlog
+
 from liveroom import shapes
 from liveroom.batching import Batcher
 from liveroom.clock import Clock
-from liveroom.errors import Refused, Unavailable
+from liveroom.errors import LiveroomError, Refused, Unavailable
 from liveroom.faults import point
 from liveroom.stocktaking import Stocktaking
 from liveroom.store import ledger
@@ -43,11 +45,14 @@ CARTS_MAX: Final = 256
 WAITING_MAX: Final = 20_000
 DROPS_MAX: Final = 10_000
 
+log = structlog.get_logger()
+
 
 class Inventory:
     """Stock as the services see it. One for each process.
 
     `client` is a Redis client without retries. `hold_ttl_s` is how long a cart's hold lasts.
+    `partitions` is how many there must be from the start on; None: as many as SQL has.
     `monotonic` is for tests.
     """
 
@@ -58,12 +63,11 @@ class Inventory:
         clock: Clock,
         *,
         hold_ttl_s: float,
-        partitions: int = 1,
+        partitions: int | None = None,
         placing_ms: int = PLACING_MS,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db = db
-        self._partitions = partitions
         self._gates = Gates(client, held_ms=round(hold_ttl_s * 1000), placing_ms=placing_ms)
         self._fences = Fences(db, self._gates, partitions=partitions)
         self._sweep = Sweep(db, self._gates, self._fences)
@@ -74,7 +78,7 @@ class Inventory:
         self._stocktaking = Stocktaking(db, self._gates, self._fences, self._taking)
         self._carts = Batcher(self._read_carts, size_max=CARTS_MAX, waiting_max=WAITING_MAX)
         self._answered = AnsweredLines(clock.now_ms)
-        self._drops: dict[str, int] = {}
+        self._drops: dict[str, str] = {}  # the SKU of each drop
 
     # ── the life of the stock ─────────────────────────────────────────────────────────────
 
@@ -90,6 +94,11 @@ class Inventory:
         await self._fences.start()
         for part in self._fences.partitions:
             await self._sweep.tell_lacking(part, every=True)
+
+    @property
+    def partitions(self) -> int:
+        """In how many partitions the stock lies, each with a channel of its own."""
+        return len(self._fences.partitions)
 
     async def close(self) -> None:
         """Answer what was asked, and end what is under way."""
@@ -184,15 +193,28 @@ class Inventory:
         cart, key = f"{room}/{buyer}", order or hold_id(0)
         placing: list[Hold] = []
         for part in self._fences.partitions:
-            epoch, held = await self._fences.call(part, self._gates.place, cart, key)
-            if held is None:
-                await self.back_to_held([hold.id for hold in placing])
-                raise Refused("hold_expired")
+            try:
+                epoch, held = await self._fences.call(part, self._gates.place, cart, key)
+                if held is None:
+                    raise Refused("hold_expired")
+            except LiveroomError:
+                await self._back_from_placing(placing)
+                raise
             placing += self._deadlines.holds(held, epoch)
         if not placing:
             raise Refused("hold_expired")
         self._answered.forget(hold.id for hold in placing)
         return sorted(placing, key=_by_sku)
+
+    async def _back_from_placing(self, holds: Sequence[Hold]) -> None:
+        """Give up a checkout that another partition has refused.
+
+        What a store that is away keeps as placing, the sweep returns to its cart.
+        """
+        try:
+            await self.back_to_held([hold.id for hold in holds])
+        except Unavailable as away:
+            log.warning("stock.left_to_sweep", holds=len(holds), code=away.code)
 
     # ── giving back ───────────────────────────────────────────────────────────────────────
 
@@ -232,8 +254,14 @@ class Inventory:
             ranges[parts[move.pool]].append(
                 Range(move.pool, move.from_seq, move.to_seq, move.available_after, list(move.holds))
             )
+        fault: Unavailable | None = None
         for part, told in ranges.items():
-            await self._sweep.tell(part, told)
+            try:
+                await self._sweep.tell(part, told)
+            except Unavailable as away:
+                fault = away
+        if fault is not None:
+            raise fault
 
     # ── looking ───────────────────────────────────────────────────────────────────────────
 
@@ -305,7 +333,7 @@ class Inventory:
 
     async def _told(self, sku: str, counted: Range) -> shapes.Stock:
         point("stock.counted")
-        await self._sweep.tell(ledger.partition_of(sku, self._partitions), [counted])
+        await self._sweep.tell(ledger.partition_of(sku, self.partitions), [counted])
         left, v = (await self.left([counted.pool]))[counted.pool]
         return shapes.Stock(left=left, v=v)
 
@@ -326,17 +354,16 @@ class Inventory:
         unknown: list[str] = []
         for pool in pools:
             kind, _, name = pool.partition(":")
-            if kind == "sku":
-                parts[pool] = ledger.partition_of(name, self._partitions)
-            elif pool in self._drops:
-                parts[pool] = self._drops[pool]
-            else:
+            sku = name if kind == "sku" else self._drops.get(pool)
+            if sku is None:
                 unknown.append(pool)
+            else:
+                parts[pool] = ledger.partition_of(sku, self.partitions)
         if unknown:
             rows = await self._db.read(lambda conn: ledger.pools(conn, unknown))
             if len(self._drops) > DROPS_MAX:
                 self._drops.clear()
-            self._drops |= {row.pool: row.partition for row in rows}
+            self._drops |= {row.pool: row.sku for row in rows}
             parts |= {row.pool: row.partition for row in rows}
         return parts
 

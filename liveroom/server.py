@@ -79,6 +79,7 @@ class Node:
             self._on_direct,
             self._on_stock,
             self._on_reset,
+            stock_partitions=self._inventory.partitions,
             is_seated=self._hub.is_seated,
         )
         self._chores.every(CLOCK_EVERY_S, "clock", functools.partial(measure, stores))

@@ -92,6 +92,15 @@ class Settings:
         _doc("SQLite or PostgreSQL; without it SQLite in the data folder.", _database_url),
     ] = None
 
+    stock_partitions: Annotated[
+        int | None,
+        _doc(
+            "Over how many slots of a Redis Cluster stock lies; without it as the database has "
+            "it, at first 1. A changed number empties all carts.",
+            validators.Number(gte=1, lte=256),
+        ),
+    ] = None
+
     # Who may come in.
     secret: Annotated[
         str | None,

@@ -142,7 +142,13 @@ def open_database(settings: Settings) -> Database:
 def stock_of(settings: Settings, stores: Stores) -> Inventory:
     """The stock in these stores, not started."""
     hold_ttl_s = limit_ms(settings.hold_ttl_s) / 1000
-    return Inventory(stores.database, stores.client, stores.clock, hold_ttl_s=hold_ttl_s)
+    return Inventory(
+        stores.database,
+        stores.client,
+        stores.clock,
+        hold_ttl_s=hold_ttl_s,
+        partitions=settings.stock_partitions,
+    )
 
 
 def backplane_of(settings: Settings, stores: Stores) -> Backplane:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
+import structlog
+
 from liveroom.batching import Batcher
 from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
 from liveroom.faults import point
@@ -21,6 +23,8 @@ from liveroom.store.sweep import Sweep
 BATCH_MAX: Final = 64
 WAITING_MAX: Final = 20_000
 HOLD_TRIES: Final = 3
+
+log = structlog.get_logger()
 
 _Answer = tuple[int, Granted | NotHeld]
 
@@ -41,10 +45,7 @@ class Taking:
         self._sweep = sweep
         self._deadlines = deadlines
         self._memory = memory
-        self._batchers = {
-            part: Batcher(self._ask(part), size_max=BATCH_MAX, waiting_max=WAITING_MAX)
-            for part in fences.partitions
-        }
+        self._batchers: dict[int, Batcher[RequestRow, _Answer]] = {}
 
     async def close(self) -> None:
         """Answer what was asked."""
@@ -70,9 +71,15 @@ class Taking:
             self._memory.answered(probed)
 
     async def give_up(self, holds: Iterable[str], *, void: bool) -> None:
-        """End holds; those that are not `void` in SQL only while nobody else may place them."""
+        """End holds; those that are not `void` in SQL only while nobody else may place them.
+
+        What a store that is away keeps, the sweep ends: placing holds are due in seconds.
+        """
         for part, ids in by_part(holds).items():
-            await self._fences.call(part, self._gates.release, ids, void=void)
+            try:
+                await self._fences.call(part, self._gates.release, ids, void=void)
+            except Unavailable as away:
+                log.warning("stock.left_to_sweep", partition=part, holds=len(ids), code=away.code)
 
     def _refuse_from_memory(self, rows: Iterable[RequestRow]) -> None:
         for row in rows:
@@ -96,15 +103,18 @@ class Taking:
 
     async def _hold_in(self, part: int, row: RequestRow) -> list[Hold]:
         for _ in range(HOLD_TRIES):
-            epoch, answer = await self._batchers[part].submit(row)
+            epoch, answer = await self._batcher(part).submit(row)
             if isinstance(answer, Granted):
                 if self._memory.has_any():
                     for line in row.lines:
                         self._memory.forget(line.pool)
                 return self._deadlines.granted(answer, row, epoch)
             if answer.word == "missing":
-                if not await self._sweep.open([answer.pool]):
+                where = await self._sweep.open([answer.pool])
+                if not where:
                     raise Invalid("not_found", "There is no such stock.")
+                if where != [part]:  # the number of partitions has changed under this node
+                    raise Unavailable("rebuilding")
             elif answer.word == "due":
                 await self._sweep.expire(part, report=0)
             else:
@@ -117,6 +127,13 @@ class Taking:
         else:
             self._memory.forget(answer.pool)
         return refusal(answer, row)
+
+    def _batcher(self, part: int) -> Batcher[RequestRow, _Answer]:
+        if part not in self._batchers:
+            self._batchers[part] = Batcher(
+                self._ask(part), size_max=BATCH_MAX, waiting_max=WAITING_MAX
+            )
+        return self._batchers[part]
 
     def _ask(self, part: int) -> Callable[[Sequence[RequestRow]], Awaitable[list[_Answer]]]:
         async def ask(batch: Sequence[RequestRow]) -> list[_Answer]:

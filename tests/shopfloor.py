@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 from sqlalchemy import insert, select, text, update
@@ -12,13 +13,15 @@ from sqlalchemy import insert, select, text, update
 from liveroom.audit import audit
 from liveroom.cart import Carts
 from liveroom.clock import ServerClock
+from liveroom.deciding import Wish
 from liveroom.events import Event
 from liveroom.ids import new_id
-from liveroom.inventory import HoldLineRequest, HoldRequest, Inventory
+from liveroom.inventory import Hold, HoldLineRequest, HoldRequest, Inventory
 from liveroom.metrics import Counters
 from liveroom.orders import LineRequest, Orders
 from liveroom.outbox import Outbox
 from liveroom.payments import Payments, Sandbox
+from liveroom.placing import place_batch
 from liveroom.store import ledger, scripts, tables
 from liveroom.store.backplane import Backplane
 from liveroom.store.database import Database
@@ -55,12 +58,15 @@ def stock_a_shop(conn, stock: dict[str, int], limits: dict[str, int]) -> None:
 class Floor:
     """Everything that sells, on one database and one Redis."""
 
-    def __init__(self, db: Database, redis_url: str, *, closing_max_s: float, ttl_s: float) -> None:
+    def __init__(
+        self, db: Database, redis_url: str, *, closing_max_s: float, ttl_s: float, **stock: Any
+    ) -> None:
         self.db = db
         self.clock = ServerClock()
         self.client = scripts.connect(redis_url)
-        self.backplane = Backplane(self.client, scripts.connect_subscriber(redis_url), self.clock)
-        self.inventory = Inventory(db, self.client, self.clock, hold_ttl_s=ttl_s)
+        self.listening = scripts.connect_subscriber(redis_url)
+        self.backplane = Backplane(self.client, self.listening, self.clock)
+        self.inventory = Inventory(db, self.client, self.clock, hold_ttl_s=ttl_s, **stock)
         self.carts = Carts(db, self.inventory)
         self.sandbox = Sandbox([SECRET], self.clock)
         self.payments = Payments(db, [self.sandbox])
@@ -93,6 +99,21 @@ class Floor:
         await self.inventory.hold(
             HoldRequest(buyer=buyer, room="r1", key=new_id(), lines=[line], kind="held")
         )
+
+    async def place_held(self, order: str, holds: list[Hold]) -> None:
+        """Place holds that were taken by hand."""
+        wish = Wish(
+            order=order,
+            buyer=holds[0].buyer,
+            room="r1",
+            content=order,
+            buy_now=True,
+            holds=holds,
+        )
+        plan = await self.db.write(lambda conn: place_batch(conn, [wish], 60_000))
+        answer = plan.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
 
     async def checkout(self, order: str, *, buyer: str = "ann", content: str = "checkout"):
         """Order what is in the cart."""
@@ -186,7 +207,11 @@ class Floor:
         """Open the stock and listen."""
         await self.inventory.start()
         await self.backplane.start(
-            lambda _batch: None, self._hear, lambda _stock: None, lambda: None
+            lambda _batch: None,
+            self._hear,
+            lambda _stock: None,
+            lambda: None,
+            stock_partitions=self.inventory.partitions,
         )
 
     async def close(self) -> None:
@@ -195,6 +220,7 @@ class Floor:
         await self.inventory.close()
         await self.backplane.close()
         await self.client.aclose()
+        await self.listening.aclose()
 
 
 @asynccontextmanager
@@ -206,11 +232,15 @@ async def floor(
     limits: dict[str, int] | None = None,
     closing_max_s: float = 60,
     ttl_s: float = 600,
+    **more: Any,
 ) -> AsyncIterator[Floor]:
-    """A shop floor with this stock; without stock, one more node on what is there already."""
+    """A shop floor with this stock; without stock, one more node on what is there already.
+
+    `more` is how the inventory is made: `partitions`, `placing_ms`.
+    """
     if stock is not None:
         await db.write(lambda conn: stock_a_shop(conn, stock, limits or {}))
-    one = Floor(db, redis_url, closing_max_s=closing_max_s, ttl_s=ttl_s)
+    one = Floor(db, redis_url, closing_max_s=closing_max_s, ttl_s=ttl_s, **more)
     await one.open()
     try:
         yield one

@@ -41,10 +41,11 @@ log = structlog.get_logger()
 class Fences:
     """What this node knows of the fences of all partitions."""
 
-    def __init__(self, db: Database, gates: Gates, *, partitions: int) -> None:
+    def __init__(self, db: Database, gates: Gates, *, partitions: int | None) -> None:
         self._db = db
         self._gates = gates
-        self.partitions = range(partitions)
+        self._wanted = partitions
+        self.partitions = range(partitions or 1)  # from the start on, as many as SQL has
         self._epochs: dict[int, int] = {}
         self._opened: dict[int, int] = {}  # the epoch this node last saw open
         self._failed: dict[int, int] = {}  # an epoch this node raised and did not open
@@ -54,10 +55,14 @@ class Fences:
     async def start(self) -> None:
         """Open every partition: join what sells, adopt what a planned stop left, or rebuild.
 
+        Where another number of partitions is wanted than SQL has, every fence is raised.
+
         Raises:
             Unavailable: a store is away, or nobody could open a partition within 20 s.
         """
-        await self._db.write(lambda conn: ledger.prepare(conn, len(self.partitions)))
+        self.partitions = range(
+            await self._db.write(lambda conn: ledger.prepare(conn, self._wanted))
+        )
         for part in self.partitions:
             await self._start(part)
 
@@ -85,10 +90,20 @@ class Fences:
                 log.warning("stock.unmarked_stop", partition=part, why=str(cause))
 
     async def check_once(self) -> None:
-        """Compare this node's fences with both stores; every node does so once a second."""
+        """Compare this node's fences with both stores; every node does so once a second.
+
+        A partition that is away keeps none of the others from being mended.
+        """
+        self.partitions = range(await self._db.read(ledger.partitions))
+        fault: Unavailable | None = None
         for part in self.partitions:
-            await self._follow(part)
-            await self.call(part, self._gates.left, [])
+            try:
+                await self._follow(part)
+                await self.call(part, self._gates.left, [])
+            except Unavailable as away:
+                fault = away
+        if fault is not None:
+            raise fault
 
     async def call(
         self,

@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from liveroom.ids import new_id
 from liveroom.store import keys
-from liveroom.store.scripts import Client, Script, pack, store_errors, unpack
+from liveroom.store.scripts import Client, Script, ask_where, pack, store_errors, unpack
 
 PLACING_MS: Final = 5_000
 """How long a hold may be placing before the sweep asks SQL what became of it."""
@@ -303,7 +303,7 @@ class Gates:
         """
         await self._call(_MARK, part, epoch, mark, 1)
         with store_errors(), suppress(ResponseError):  # no append-only file: nothing to wait for
-            await self._client.execute_command("WAITAOF", 1, 0, FLUSH_MS)  # type: ignore[no-untyped-call]
+            await ask_where(self._client, keys.stock_fence(part), "WAITAOF", 1, 0, FLUSH_MS)
 
     async def unmark(self, part: int, epoch: int, mark: str) -> None:
         """Take this mark away; another one stays."""

@@ -96,21 +96,28 @@ def partitions(conn: Connection, *, share: bool = False) -> int:
     return int(conn.execute(fact.with_for_update(read=True) if share else fact).scalar() or 1)
 
 
-def prepare(conn: Connection, count: int) -> None:
-    """Make the fences of `count` partitions. A changed count moves pools and raises them all."""
-    known = {row.partition for row in conn.execute(select(_T.fences).with_for_update())}
+def prepare(conn: Connection, count: int | None = None) -> int:
+    """Make the fences of `count` partitions, or of as many as there are; how many there are now.
+
+    A changed count moves pools and raises every fence above all of them: a hold of before is
+    worth nothing wherever its pool lies now, and no pool's `v` goes back.
+    """
+    epochs = {row.partition: row.epoch for row in conn.execute(select(_T.fences).with_for_update())}
     fact = select(_T.facts.c.value).where(_T.facts.c.name == PARTITIONS_FACT)
     before = conn.execute(fact.with_for_update()).scalar()
+    count = count or int(before or 1)
     for part in range(count):
-        if part not in known:
+        if part not in epochs:
             conn.execute(_MAKE_FENCE, {"partition": part})
     if before == str(count):
-        return
+        return count
     conn.execute(_SET_FACT, {"name": PARTITIONS_FACT, "value": str(count)})
-    conn.execute(update(_T.fences).values(epoch=_T.fences.c.epoch + 1, mark=None))
+    above = max(epochs.values(), default=0) + 1
+    conn.execute(update(_T.fences).values(epoch=above, mark=None))
     for row in conn.execute(select(_T.pools.c.pool, _T.pools.c.sku)).all():
         moved = update(_T.pools).where(_T.pools.c.pool == row.pool)
         conn.execute(moved.values(partition=partition_of(row.sku, count)))
+    return count
 
 
 def fences(conn: Connection) -> list[tuple[int, int]]:

@@ -201,6 +201,12 @@ class Script:
         return [house_error(a) if isinstance(a, Exception) else a for a in answers]
 
 
+async def ask_where(client: Client, key: str, *command: Any) -> Any:
+    """What the server that has this key answers to a command that names no key."""
+    where = {"target_nodes": client.get_node_from_key(key)} if isinstance(client, Cluster) else {}
+    return await client.execute_command(*command, **where)  # type: ignore[no-untyped-call]
+
+
 async def run_id(client: Client) -> str:
     """The run id of the server: it changes with every start of it.
 

@@ -54,13 +54,14 @@ class Sweep:
             counts = await self._counts([one for one in ranges if one.pool in new])
             await self._fences.call(part, self._gates.count, counts)
 
-    async def open(self, pools: Sequence[str]) -> int:
-        """Make the gates of pools that are newer than the fence; how many of them are in SQL."""
+    async def open(self, pools: Sequence[str]) -> list[int]:
+        """Make the gates of pools that are newer than the fence; the partitions SQL has them in."""
         rows = await self._db.read(lambda conn: ledger.pools(conn, pools))
-        for part in sorted({row.partition for row in rows}):
+        parts = sorted({row.partition for row in rows})
+        for part in parts:
             gates = [ledger.gate_of(row) for row in rows if row.partition == part]
             await self._fences.call(part, self._gates.add, gates)
-        return len(rows)
+        return parts
 
     async def _counts(self, ranges: Sequence[Range]) -> list[Count]:
         return await self._db.read(lambda conn: ledger.counts_of(conn, ranges)) if ranges else []
