@@ -208,8 +208,13 @@ class Gates:
         self, part: int, epoch: int, requests: Sequence[RequestRow]
     ) -> list[Granted | NotHeld]:
         """An answer for each request, in order; one call for all of them."""
-        packed = pack(requests)
-        now, answers = await self._call(_HOLD, part, epoch, self._held_ms, self._placing_ms, packed)
+        flat: list[Any] = []
+        for buyer, room, cart, lines in requests:
+            flat += (buyer, room, cart, len(lines))
+            for line in lines:
+                flat += line
+        args = self._held_ms, self._placing_ms, pack(flat)
+        now, answers = await self._call(_HOLD, part, epoch, *args)
         return [_granted(now, answer) for answer in answers]
 
     async def place(self, part: int, epoch: int, cart: str, order: str) -> Held | None:

@@ -14,6 +14,7 @@ end
 -- part: stock_gates
 -- part: stock_holds
 -- part: stock_ends
+-- part: stock_pack
 -- part: stock_save
 local ENDED_MAX = 10000
 local count, report = tonumber(ARGV[3]), tonumber(ARGV[4])

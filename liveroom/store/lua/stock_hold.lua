@@ -2,9 +2,9 @@
 -- Guarantees: requests are decided in order; a refused one changes nothing; a key that an open
 --   hold knows answers that hold again; left never falls below 0.
 -- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
--- Arguments: epoch, channel, held_ms, placing_ms, requests: msgpack of
---   [[buyer, room, cart or false, [[id, pool, sku, drop or false, key, qty, price or false]]]];
---   a request with a cart is held, one without is placing; its lines are of different pools;
+-- Arguments: epoch, channel, held_ms, placing_ms, requests: msgpack of one
+--   list of all requests, each as buyer, room, cart or false, number of lines, and of each line
+--   id, pool, sku, drop or false, key, qty, price or false; a request with a cart is held, one without is placing; its lines are of different pools;
 --   a buyer of '' has no limits.
 -- Returns: msgpack [word, now, answers]; word ok | shut | marked; an answer is
 --   [ok, then id, qty, price, state, due of each line] | [missing|due|busy|id_reused|not_open
@@ -18,6 +18,7 @@ end
 -- part: stock_gates
 -- part: stock_holds
 -- part: stock_ends
+-- part: stock_pack
 -- part: stock_save
 -- part: stock_ahead
 local held_ms, placing_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -50,10 +51,10 @@ local function make(r, line, g)
 end
 
 -- part: stock_decide
-local requests, answers = cmsgpack.unpack(ARGV[5]), {}
+local requests, answers = read_requests(cmsgpack.unpack(ARGV[5])), {}
 read_ahead(requests)
 for i = 1, #requests do
   answers[i] = decide(requests[i])
 end
 save()
-return cmsgpack.pack({'ok', now, answers})
+return list_head[3] .. packed.ok .. packed[now] .. list_head[#answers] .. table.concat(answers)

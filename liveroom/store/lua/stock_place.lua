@@ -12,6 +12,7 @@ end
 -- part: stock_rows
 -- part: stock_gates
 -- part: stock_holds
+-- part: stock_pack
 -- part: stock_save
 local placing_ms, cart, order = tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local mine, held = {}, {}

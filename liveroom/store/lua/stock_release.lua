@@ -13,6 +13,7 @@ end
 -- part: stock_gates
 -- part: stock_holds
 -- part: stock_ends
+-- part: stock_pack
 -- part: stock_save
 local wanted, ids, ended = cmsgpack.unpack(ARGV[3]), {}, {}
 for i, want in ipairs(wanted) do

@@ -14,6 +14,7 @@ end
 -- part: stock_gates
 -- part: stock_holds
 -- part: stock_ends
+-- part: stock_pack
 -- part: stock_save
 
 local function rename(h, id)

@@ -16,6 +16,7 @@ end
 -- part: stock_gates
 -- part: stock_holds
 -- part: stock_ends
+-- part: stock_pack
 -- part: stock_save
 -- part: stock_counts
 local limited, missing = {}, {}

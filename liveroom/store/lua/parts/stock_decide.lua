@@ -33,6 +33,7 @@ local function short(line, g)
   return {'sold_out', line[POOL], left, g.base == 0 and g.held == 0 and not parked}
 end
 
+-- What a request gets, packed.
 local function decide(r)
   local lines = r[LINES]
   local no, carted = find(r, lines), r[CART] and {}
@@ -47,9 +48,9 @@ local function decide(r)
   for i = 1, #lines do
     no = no or not lines[i][FOUND] and short(lines[i], gates[lines[i][POOL]])
   end
-  if no then return no end
+  if no then return cmsgpack.pack(no) end
   -- From here on it must succeed.
-  local answer, n = {'ok'}, 1
+  local answer = list_head[1 + 5 * #lines] .. packed.ok
   for i = 1, #lines do
     local line = lines[i]
     local h, g = line[FOUND], gates[line[POOL]]
@@ -60,8 +61,8 @@ local function decide(r)
       h[SHARED] = true -- another attempt may place it: nobody may end it unless it is void
       put_hold(h)
     end
-    answer[n + 1], answer[n + 2], answer[n + 3] = h[ID], h[QTY], h[PRICE]
-    answer[n + 4], answer[n + 5], n = h[STATE], h[DUE], n + 5
+    answer = answer .. text_head[#h[ID]] .. h[ID] .. packed[h[QTY]] .. packed[h[PRICE]]
+      .. packed[h[STATE]] .. packed[h[DUE]]
   end
   return answer
 end

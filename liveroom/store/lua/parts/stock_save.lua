@@ -26,7 +26,7 @@ local function save()
     local h, before = holds[id], was[id]
     if h then
       local set = add[h[STATE]]
-      rows[n + 1], rows[n + 2], n = id, cmsgpack.pack(h), n + 2
+      rows[n + 1], rows[n + 2], n = id, pack_hold(h), n + 2
       set[#set + 1] = h[DUE]
       set[#set + 1] = id
     else
