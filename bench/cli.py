@@ -23,6 +23,7 @@ from bench import drop as drop_scenario
 from bench import fanout as fanout_scenario
 from bench import herd as herd_scenario
 from bench import holds as holds_scenario
+from bench import huge_room as huge_room_scenario
 from bench import idle as idle_scenario
 from bench import kill as kill_scenario
 from bench import large_room as large_room_scenario
@@ -299,6 +300,22 @@ def large_room(
     plan = large_room_scenario.Plan(viewers, rate, seconds, options.processes)
     return _measure(
         options, lambda target, console: large_room_scenario.run(target, plan, console, _command())
+    )
+
+
+@app.command(name="huge_room")
+def huge_room(
+    *,
+    options: Options = _PLAIN,
+    viewers: Annotated[Count, Parameter(help="Connected viewers.")] = 60_000,
+    pins: Annotated[Positive, Parameter(help="Pins a second.")] = 0.5,
+    chat: Annotated[Positive, Parameter(help="Messages a second.")] = 0.2,
+    seconds: Annotated[Positive, Parameter(help="For how long.")] = 20.0,
+) -> int:
+    """More viewers than a process can hold: start it with --workers and --processes to match."""
+    plan = huge_room_scenario.Plan(viewers, pins, chat, seconds, options.processes)
+    return _measure(
+        options, lambda target, console: huge_room_scenario.run(target, plan, console, _command())
     )
 
 

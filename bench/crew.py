@@ -40,6 +40,18 @@ class Boss:
         self._line.send(("asks", what))
         return await asyncio.get_running_loop().run_in_executor(None, self._line.recv)
 
+    def fileno(self) -> int:
+        """What becomes readable when the parent has said something."""
+        return self._line.fileno()
+
+    def heard(self) -> Any:
+        """The parent's word; waits for it."""
+        return self._line.recv()
+
+    def say(self, word: str) -> None:
+        """Say something and go on."""
+        self._line.send((word, 0))
+
     def progress(self, done: int) -> None:
         """Say how far it is."""
         self._line.send(("progress", done))

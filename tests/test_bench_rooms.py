@@ -3,6 +3,7 @@
 import json
 
 from bench import cli
+from bench.crowd import Stream
 
 
 def outcome(capfd):
@@ -38,3 +39,34 @@ def test_a_large_room_hears_everything_while_somebody_buys(capfd):
     assert figures["delivered"] == 10 * 20
     assert figures["orders"] == 10
     assert 0 < figures["reply_p50_ms"] <= figures["reply_p99_ms"]
+
+
+def test_a_huge_room_is_watched_over_workers(capfd):
+    """Every viewer of every worker gets every pin and message once and in order."""
+    words = ["--viewers=40", "--workers=2", "--processes=2", "--seconds=1.5"]
+    assert cli.main(["huge_room", *words, "--pins=4", "--chat=4", "--json"]) == 0
+    run = outcome(capfd)
+    assert run["faults"] == dict.fromkeys(run["faults"], 0)
+    assert run["figures"]["delivered"] == 40 * (6 + 6)
+    assert run["figures"]["viewers"] == 40
+    assert 0 < run["figures"]["first_viewer_p50_ms"] <= run["figures"]["last_viewer_p99_ms"]
+
+
+def test_a_crowd_finds_what_is_lost_and_doubled():
+    """Whatever of a stream is missing, comes twice or comes late, for the viewer it happens to."""
+    stream = Stream(2)
+    stream.take(0, [1, 2])
+    stream.take(1, [1, 4])
+    stream.take(0, [2, 3])
+    assert stream.at == [3, 4]
+    assert (stream.lost, stream.doubled, stream.reordered) == (2, 1, 1)
+
+
+def test_a_full_house_is_entered_by_those_who_come_again(capfd):
+    """Who is told 503 returns at the time it was told; nobody is refused for good."""
+    words = ["--viewers=30", "--seconds=0.5", "--pins=4", "--chat=4", "--json"]
+    full = "--server=--handshakes-per-s-max=10"
+    assert cli.main(["huge_room", *words, full]) == 0
+    run = outcome(capfd)
+    assert run["correct"]
+    assert run["figures"]["told_503"] > 0
