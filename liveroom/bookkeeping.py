@@ -172,9 +172,11 @@ def move_stock(conn: Connection, at: int, moves: Sequence[Move]) -> list[Told]:
 
 def give_back(conn: Connection, rows: Sequence[Row[Any]], lines: dict[str, list[Row[Any]]]) -> None:
     """Take the units of ended orders off their buyers' limits."""
-    changes = sorted((line.pool, row.buyer, line.qty) for row in rows for line in lines[row.id])
-    if changes:
-        conn.execute(
-            _GIVE_BACK,
-            [{"pool": pool, "buyer": buyer, "units": units} for pool, buyer, units in changes],
-        )
+    take_off(conn, [(line.pool, row.buyer, line.qty) for row in rows for line in lines[row.id]])
+
+
+def take_off(conn: Connection, taken: Iterable[tuple[str, str, int]]) -> None:
+    """Take units off buyers' limits, as (pool, buyer, units). The pools' rows must be locked."""
+    rows = [{"pool": pool, "buyer": buyer, "units": n} for pool, buyer, n in sorted(taken)]
+    if rows:
+        conn.execute(_GIVE_BACK, rows)

@@ -8,14 +8,14 @@ for `Database.write`; nothing here awaits.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import JSON, Connection, Row, bindparam, func, insert, select, text, update
+from sqlalchemy import JSON, Connection, Row, bindparam, select, text, update
 
-from liveroom import outbox
+from liveroom import refunding
 from liveroom.bookkeeping import (
     LOCKED_ORDERS,
     After,
@@ -23,21 +23,16 @@ from liveroom.bookkeeping import (
     News,
     Wanted,
     move_stock,
-    payments_of,
     set_orders,
     set_payment,
 )
 from liveroom.deciding import order_of
-from liveroom.ids import new_id
 from liveroom.inventory import Hold
 from liveroom.payments import Webhook
 from liveroom.placing import count_taken, late_refusal, lines_of, make_void
-from liveroom.states import move
+from liveroom.refunding import CAPTURED
 from liveroom.store import tables
 from liveroom.store.database import now_ms
-
-CAPTURED: Final = frozenset({"succeeded", "refunding", "refunded"})
-"""The states of a payment whose money has come; its amount is then what was captured."""
 
 
 class Late(Enum):
@@ -79,7 +74,8 @@ def take_in(conn: Connection, said: Webhook, late: Late | list[Hold] = Late.ASK)
             if payment.state == "started":
                 set_payment(conn, after.at, payment, "failed")
         case "refund.succeeded" | "refund.failed":
-            _refund_ended(conn, after, said, payment, order)
+            state = said.kind.removeprefix("refund.")
+            refunding.end(conn, after, refunding.Ended(said.refund, state, payment, order))
     applied_at = after.at if after.wants is None else None
     conn.execute(
         update(_T.payment_events)
@@ -162,21 +158,10 @@ class _Capture(NamedTuple):
     def take_and_send_back(self, why: str) -> None:
         """The payment has succeeded, and is refunded through the outbox with a stable key."""
         self.take()
-        move("payment", "succeeded", "refunding")
-        self.conn.execute(
-            update(_T.payments).where(_T.payments.c.id == self.payment.id).values(state="refunding")
-        )
-        refund = {
-            "id": new_id(),
-            "payment": self.payment.id,
-            "state": "pending",
-            "amount_minor": self.said.amount_minor,
-            "why": why,
-            "created_at": self.after.at,
-            "changed_at": self.after.at,
-        }
-        self.conn.execute(insert(_T.refunds), refund)
-        outbox.add(self.conn, "refund", {"refund": refund["id"]}, self.after.at)
+        payment = self.conn.execute(
+            select(_T.payments).where(_T.payments.c.id == self.payment.id)
+        ).one()
+        refunding.add(self.conn, self.after.at, payment, payment.amount_minor, why=why)
 
     def pay(self, lines: list[Row[Any]], moves: list[Move]) -> None:
         """The order is paid, and its units are sold."""
@@ -234,56 +219,6 @@ def _sale(line: Row[Any]) -> Move:
     return Move(line.pool, "sell", line.order, reserved=-line.qty, sold=line.qty)
 
 
-def _refund_ended(
-    conn: Connection, after: After, said: Webhook, payment: Row[Any], order: Row[Any]
-) -> None:
-    """A refund has succeeded or failed; payment and order follow from all of their refunds."""
-    refunds = _T.refunds.c
-    changed = conn.execute(
-        update(_T.refunds)
-        .where(refunds.id == said.refund, refunds.payment == payment.id, refunds.state == "pending")
-        .values(state=said.kind.removeprefix("refund."), changed_at=after.at)
-    ).rowcount
-    if not changed:
-        return
-    left, pending = _refunds_left(conn, [payment.id])
-    if not pending and payment.state == "refunding":
-        set_payment(conn, after.at, payment, "succeeded" if left else "refunded")
-    if order.state != "refund_pending":
-        return
-    payments = payments_of(conn, [order.id])[order.id]
-    left, pending = _refunds_left(conn, [row.id for row in payments if row.state in CAPTURED])
-    if pending or (left and not _delivered(conn, order.id)):
-        return
-    state = "paid" if left else "refunded"
-    set_orders(conn, after.at, [order], state)
-    if state == "refunded":
-        lines = lines_of(conn, [order.id])[order.id]
-        after.news.append(News("order.refunded", order.buyer, order_of(order, lines, state)))
-
-
-def _refunds_left(conn: Connection, payments: Collection[str]) -> tuple[int, int]:
-    """(What was captured and not given back, how many refunds are under way)."""
-    captured = conn.scalar(
-        select(func.coalesce(func.sum(_T.payments.c.amount_minor), 0)).where(
-            _T.payments.c.id.in_(payments)
-        )
-    )
-    rows = conn.execute(
-        select(_T.refunds.c.state, _T.refunds.c.amount_minor).where(
-            _T.refunds.c.payment.in_(payments)
-        )
-    ).all()
-    back = sum(row.amount_minor for row in rows if row.state == "succeeded")
-    return int(captured or 0) - back, sum(row.state == "pending" for row in rows)
-
-
-def _delivered(conn: Connection, order: str) -> bool:
-    """Whether the order's units are sold: a late payment without stock has none."""
-    sold = select(func.coalesce(func.sum(_T.ledger.c.sold), 0)).where(_T.ledger.c.order == order)
-    return bool(conn.scalar(sold))
-
-
 def _count_again(
     conn: Connection, order: Row[Any], lines: Sequence[Row[Any]], holds: dict[str, str]
 ) -> None:
@@ -295,13 +230,3 @@ def _count_again(
             .where(_T.order_lines.c.order == order.id, _T.order_lines.c.line == line.line)
             .values(hold=holds[line.pool])
         )
-
-
-def refund_of(conn: Connection, refund: str) -> Row[Any]:
-    """A refund with its payment's provider, reference and currency."""
-    payments = _T.payments.c
-    return conn.execute(
-        select(_T.refunds, payments.provider, payments.reference, payments.currency)
-        .join(_T.payments, payments.id == _T.refunds.c.payment)
-        .where(_T.refunds.c.id == refund)
-    ).one()

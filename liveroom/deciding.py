@@ -85,7 +85,12 @@ class Plan(msgspec.Struct, kw_only=True):
     broken: int = 0
 
 
-def order_of(row: Any, lines: Iterable[Any], state: str | None = None) -> shapes.Order:
+def order_of(
+    row: Any,
+    lines: Iterable[Any],
+    state: str | None = None,
+    refunds: Sequence[shapes.Refund] = (),
+) -> shapes.Order:
     """The order of a row of `orders` and its rows of `order_lines`, in order of line.
 
     With `state` "placed" it is the first answer, whatever came after: every other field
@@ -105,6 +110,7 @@ def order_of(row: Any, lines: Iterable[Any], state: str | None = None) -> shapes
         currency=row.currency,
         placed_at=row.placed_at,
         pay_by=row.pay_by,
+        refunds=list(refunds),
     )
 
 

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from sqlalchemy import ColumnElement, Connection, select, tuple_
 
-from liveroom import closing, shapes
+from liveroom import closing, refunding, shapes
 from liveroom.batching import Batcher
 from liveroom.bookkeeping import After, News
 from liveroom.deciding import Known, Plan, Wish, first_answer, order_of
@@ -343,6 +343,21 @@ class Orders:
         """Try again what waits for its payment or for stock; how many events were looked at."""
         return await self._settling.settle_waiting_once()
 
+    async def whose(self, order: str) -> refunding.Whose:
+        """Whose the order is; `not_found` without one."""
+        return await self._db.read(lambda conn: refunding.whose(conn, order))
+
+    async def give_back(
+        self, order: str, wanted: refunding.NewRefund, *, operation: str | None = None
+    ) -> shapes.Refund:
+        """Ask for a refund, once for each operation; see `refunding.begin` for refusals.
+
+        The units it restocks are on sale by then; the money goes by the outbox.
+        """
+        begun = await self._db.write(lambda conn: refunding.begin(conn, order, wanted, operation))
+        self._telling.tell(begun.after)
+        return begun.refund
+
     async def refund(self, body: dict[str, Any]) -> None:
         """The outbox's handler for `refund`: ask the provider to send money back."""
         await self._settling.refund(body)
@@ -385,7 +400,8 @@ def _find(conn: Connection, where: Sequence[ColumnElement[bool]], limit: int) ->
         .limit(limit)
     ).all()
     lines = lines_of(conn, [row.id for row in rows]) if rows else {}
-    return [order_of(row, lines[row.id]) for row in rows]
+    refunds = refunding.refunds_of(conn, list(lines))
+    return [order_of(row, lines[row.id], refunds=refunds.get(row.id, ())) for row in rows]
 
 
 def _merged(lines: Sequence[LineRequest]) -> list[HoldLineRequest]:

@@ -15,6 +15,7 @@ from liveroom import shapes
 from liveroom.batching import Batcher
 from liveroom.deciding import order_of
 from liveroom.placing import lines_of
+from liveroom.refunding import refunds_of
 from liveroom.store import tables
 from liveroom.store.database import Database, now_ms
 
@@ -69,7 +70,9 @@ def _of_buyers(conn: Connection, asked: Sequence[_Asked]) -> dict[_Asked, list[s
     told = select(ranked).where(ranked.c.rank <= OF_BUYER_MAX).order_by(ranked.c.rank)
     rows = conn.execute(told).all()
     lines = lines_of(conn, [row.id for row in rows]) if rows else {}
+    refunds = refunds_of(conn, [row.id for row in rows])
     found: dict[_Asked, list[shapes.Order]] = {}
     for row in rows:
-        found.setdefault(_Asked(row.buyer, row.room), []).append(order_of(row, lines[row.id]))
+        shown = order_of(row, lines[row.id], refunds=refunds.get(row.id, ()))
+        found.setdefault(_Asked(row.buyer, row.room), []).append(shown)
     return found

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 from sqlalchemy import Row
 
-from liveroom import captures, closing
+from liveroom import captures, closing, refunding
 from liveroom.bookkeeping import Wanted
 from liveroom.captures import Late
 from liveroom.closing import Closing
@@ -192,7 +192,7 @@ class Settling:
 
     async def refund(self, body: dict[str, Any]) -> None:
         """The outbox's handler: ask the provider to send money back, under the refund's id."""
-        refund = await self._db.read(lambda conn: captures.refund_of(conn, body["refund"]))
+        refund = await self._db.read(lambda conn: refunding.refund_of(conn, body["refund"]))
         if refund.state != "pending":
             return
         said = await self._payments.provider(refund.provider).refund(

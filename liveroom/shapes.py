@@ -140,6 +140,29 @@ class OrderLine(Shape):
     drop: str | None = None
 
 
+class RefundLine(Shape):
+    """Units of an order's line that were given back; `restock`: they are on sale again."""
+
+    sku: str
+    qty: int
+    drop: str | None = None
+    restock: bool = False
+
+
+class Refund(Shape):
+    """Money that goes back: `pending`, then `succeeded` or `failed`."""
+
+    id: str
+    order: str
+    payment: str
+    state: str
+    amount_minor: int
+    currency: str
+    created_at: int
+    why: str | None = None
+    lines: list[RefundLine] = []
+
+
 class Order(Shape):
     """An order. Its first answer always says `placed`; `order.show` tells the state now."""
 
@@ -151,6 +174,7 @@ class Order(Shape):
     currency: str
     placed_at: int
     pay_by: int
+    refunds: list[Refund] = []
 
 
 class Payment(Shape):

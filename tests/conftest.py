@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy import text
 
 from liveroom.clock import ManualClock
-from liveroom.store import scripts
+from liveroom.store import scripts, tables
 from liveroom.store.backplane import Backplane
 from liveroom.store.database import Database
 from liveroom.store.valkey import EmbeddedValkey
@@ -94,3 +95,26 @@ def _postgres_cluster() -> Iterator[Postgres]:
 def postgres_url(_postgres_cluster: Postgres) -> str:
     """The URL of a new, empty PostgreSQL database."""
     return _postgres_cluster.fresh()
+
+
+@pytest.fixture(scope="session")
+def _postgres_books(_postgres_cluster: Postgres) -> str:
+    """The URL of a PostgreSQL database with every table, made once."""
+    url = _postgres_cluster.fresh("liveroom_books")
+    database = Database(url)
+    database.upgrade()
+    asyncio.run(database.close())
+    return url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def books(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A database without a row: once SQLite, once PostgreSQL."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("db")
+        return
+    database = Database(request.getfixturevalue("_postgres_books"))
+    names = ", ".join(f'"{name}"' for name in tables.metadata.tables)
+    asyncio.run(database.write(lambda conn: conn.execute(text(f"TRUNCATE {names}")) and None))
+    yield database
+    asyncio.run(database.close())

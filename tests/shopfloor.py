@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from sqlalchemy import insert, select, text, update
 
+from liveroom.arguments import fitting
 from liveroom.audit import audit
 from liveroom.cart import Carts
 from liveroom.clock import ServerClock
@@ -22,6 +23,7 @@ from liveroom.orders import LineRequest, Orders
 from liveroom.outbox import Outbox
 from liveroom.payments import Payments, Sandbox
 from liveroom.placing import place_batch
+from liveroom.refunding import NewRefund
 from liveroom.store import ledger, scripts, tables
 from liveroom.store.backplane import Backplane
 from liveroom.store.database import Database
@@ -59,7 +61,14 @@ class Floor:
     """Everything that sells, on one database and one Redis."""
 
     def __init__(
-        self, db: Database, redis_url: str, *, closing_max_s: float, ttl_s: float, **stock: Any
+        self,
+        db: Database,
+        redis_url: str,
+        *,
+        closing_max_s: float,
+        ttl_s: float,
+        provider: type[Sandbox] = Sandbox,
+        **stock: Any,
     ) -> None:
         self.db = db
         self.clock = ServerClock()
@@ -68,7 +77,7 @@ class Floor:
         self.backplane = Backplane(self.client, self.listening, self.clock)
         self.inventory = Inventory(db, self.client, self.clock, hold_ttl_s=ttl_s, **stock)
         self.carts = Carts(db, self.inventory)
-        self.sandbox = Sandbox([SECRET], self.clock)
+        self.sandbox = provider([SECRET], self.clock)
         self.payments = Payments(db, [self.sandbox])
         self.counters = Counters()
         self.orders = Orders(
@@ -133,6 +142,11 @@ class Floor:
         """The sandbox's button, with its webhook handed to the handler."""
         button = self.payments.fail if fail else self.payments.succeed
         await self.orders.settle(self.payments.verify("sandbox", *await button(payment)))
+
+    async def give_back(self, order: str, *lines: dict, operation: str | None = None, **but):
+        """Ask for a refund of the order; the refund."""
+        wanted = fitting({"lines": list(lines), **but}, NewRefund)
+        return await self.orders.give_back(order, wanted, operation=operation)
 
     # ── looking ───────────────────────────────────────────────────────────────────────────
 
@@ -236,7 +250,7 @@ async def floor(
 ) -> AsyncIterator[Floor]:
     """A shop floor with this stock; without stock, one more node on what is there already.
 
-    `more` is how the inventory is made: `partitions`, `placing_ms`.
+    `more` is the `provider`, and how the inventory is made: `partitions`, `placing_ms`.
     """
     if stock is not None:
         await db.write(lambda conn: stock_a_shop(conn, stock, limits or {}))

@@ -36,7 +36,9 @@ SIDEWAYS = {
 # What outgrew one module belongs to the service that is named here.
 PARTS = {
     **dict.fromkeys(("bookkeeping", "captures", "closing", "deciding", "outbox"), "orders"),
-    **dict.fromkeys(("expiring", "placing", "recent", "settling", "sweeper", "telling"), "orders"),
+    **dict.fromkeys(
+        ("expiring", "placing", "recent", "refunding", "settling", "sweeper", "telling"), "orders"
+    ),
     **dict.fromkeys(("onair", "picture", "shelves"), "rooms"),
     **dict.fromkeys(("stocktaking", "taking"), "inventory"),
 }

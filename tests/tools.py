@@ -84,14 +84,14 @@ class Postgres:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def fresh(self) -> str:
-        """The URL of a new, empty database."""
+    def fresh(self, name: str = "liveroom_test") -> str:
+        """The URL of a new, empty database of that name; the one before is dropped."""
         import psycopg  # noqa: PLC0415 - an extra, installed with PostgreSQL only
 
         with psycopg.connect(self.url, autocommit=True) as admin:
-            admin.execute("DROP DATABASE IF EXISTS liveroom_test WITH (FORCE)")
-            admin.execute("CREATE DATABASE liveroom_test")
-        return self.url.replace("/postgres?", "/liveroom_test?")
+            admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            admin.execute(f"CREATE DATABASE {name}")
+        return self.url.replace("/postgres?", f"/{name}?")
 
     def _control(self, *words: str) -> None:
         self._call("pg_ctl", "-D", self.folder / "data", "-w", "-l", self.folder / "log", *words)

@@ -303,9 +303,21 @@ refunds = Table(
     Column("state", Text, nullable=False),  # pending → succeeded | failed
     Column("amount_minor", BigInteger, nullable=False),
     Column("why", Text),
+    Column("operation", Text),  # makes a refund that somebody asked for happen once
+    Column("content", Text),  # digest of what was asked for
     _ms("created_at"),
     _ms("changed_at"),
     Index("ix_refunds_payment", "payment"),
+    Index("uq_refunds_operation", "operation", unique=True),
+)
+refund_lines = Table(  # which units a refund is for
+    "refund_lines",
+    metadata,
+    Column("refund", ForeignKey("refunds.id"), primary_key=True),
+    Column("line", Integer, primary_key=True),  # the order's
+    Column("qty", Integer, nullable=False),
+    Column("restock", Boolean, nullable=False),
+    CheckConstraint("qty > 0", name="qty"),
 )
 
 # ── moderation ────────────────────────────────────────────────────────────────────────────

@@ -19,6 +19,7 @@ from liveroom import arguments, catalog, creators, rooms, shapes
 from liveroom.commands import COMMANDS
 from liveroom.errors import FAMILIES
 from liveroom.events import EVENTS
+from liveroom.refunding import NewRefund
 from liveroom.web.live import CommandBody
 from liveroom.web.selling import TokenBody
 
@@ -36,6 +37,7 @@ BODIES: Final[dict[tuple[str, str], type[Any]]] = {
     ("POST", "/v1/rooms"): rooms.NewRoom,
     ("PATCH", "/v1/rooms/{room}"): rooms.RoomChange,
     ("POST", "/v1/rooms/{room}/commands"): CommandBody,
+    ("POST", "/v1/orders/{order}/refunds"): NewRefund,
     ("POST", "/v1/sandbox/tokens"): TokenBody,
 }
 """What each route that reads a JSON body takes. Webhooks are the provider's own."""
@@ -47,6 +49,7 @@ ANSWERS: Final[dict[str, type[Any]]] = {
     "/v1/notes": shapes.Note,
     "/v1/rooms": shapes.Room,
     "/v1/orders": shapes.Order,
+    "/v1/orders/{order}/refunds": shapes.Refund,
 }
 """The thing behind each collection: listed as items, created and shown as itself."""
 
@@ -187,7 +190,8 @@ def _operation(method: str, route: Route, schemas: Schemas) -> Document:
 
 
 def _answer(method: str, path: str, schemas: Schemas) -> Document:
-    collection = next((c for c in ANSWERS if path == c or path.startswith(f"{c}/")), None)
+    beneath = next((c for c in ANSWERS if path.startswith(f"{c}/")), None)
+    collection = path if path in ANSWERS else beneath
     if collection is None or (path != collection and path.count("/") > 3):
         return {"type": "object"} if path.startswith("/v1") else {}
     thing = schemas.of(ANSWERS[collection])

@@ -10,11 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from liveroom.arguments import KEY_MAX
 from liveroom.auth import Member
 from liveroom.catalog import Name
 from liveroom.commands import Services
 from liveroom.errors import Denied, Invalid
 from liveroom.ids import new_id
+from liveroom.refunding import NewRefund
 from liveroom.web.answers import answer
 from liveroom.web.reading import body, body_bytes, member, paging, path_id
 
@@ -42,6 +44,7 @@ class Selling:
         always = [
             Route("/v1/orders", self.list_orders, methods=["GET"]),
             Route("/v1/orders/{order}", self.show_order, methods=["GET"]),
+            Route("/v1/orders/{order}/refunds", self.refund_order, methods=["POST"]),
             Route("/v1/skus/{sku}/ledger", self.show_ledger, methods=["GET"]),
             Route("/v1/payments/webhooks/{provider}", self.take_webhook, methods=["POST"]),
             Route("/v1/audit", self.audit, methods=["GET"]),
@@ -76,8 +79,23 @@ class Selling:
     async def show_order(self, request: Request) -> Response:
         """One order, as it is now; one that is not the caller's to see is `not_found`."""
         by, order = await self._member(request), path_id(request, "order")
-        buyer = None if by.admin else by.id
-        return answer(await self._services.orders.show(order, buyer, shops=by.shops))
+        if by.admin or by.hosts((await self._services.orders.whose(order)).room):
+            return answer(await self._services.orders.show(order, None))
+        return answer(await self._services.orders.show(order, by.id, shops=by.shops))
+
+    async def refund_order(self, request: Request) -> Response:
+        """Money back for an order, whole or in part, by its merchant or host; once for each key."""
+        by, order = await self._member(request), path_id(request, "order")
+        whose = await self._services.orders.whose(order)
+        if not (by.hosts(whose.room) or all(by.runs(shop) for shop in whose.shops)):
+            sees = by.id == whose.buyer or any(by.runs(shop) for shop in whose.shops)
+            raise Denied("forbidden") if sees else Invalid("not_found")
+        wanted, key = await body(request, NewRefund), request.headers.get("idempotency-key")
+        if key is not None and not 1 <= len(key) <= KEY_MAX:
+            raise Invalid("bad_argument", f"A key has 1 to {KEY_MAX} characters.")
+        operation = None if key is None else f"{by.id}:{key}"
+        refund = await self._services.orders.give_back(order, wanted, operation=operation)
+        return answer(refund, 201)
 
     async def show_ledger(self, request: Request) -> Response:
         """Every movement of a SKU's stock, oldest first, with the sums that must agree."""

@@ -94,6 +94,18 @@ export interface OrderLine {
   drop?: string;
 }
 
+export interface Refund {
+  id: string;
+  order: string;
+  payment: string;
+  state: "pending" | "succeeded" | "failed";
+  amount_minor: number;
+  currency: string;
+  created_at: number;
+  why?: string;
+  lines?: { sku: string; qty: number; drop?: string; restock?: boolean }[];
+}
+
 export interface Order {
   id: string;
   state: "placed" | "closing" | "paid" | "expired" | "cancelled" | "refund_pending" | "refunded";
@@ -103,6 +115,7 @@ export interface Order {
   currency: string;
   placed_at: number;
   pay_by: number;
+  refunds?: Refund[];
 }
 
 export interface Payment {

@@ -320,9 +320,22 @@ def upgrade() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("amount_minor", sa.BigInteger(), nullable=False),
         sa.Column("why", sa.Text(), nullable=True),
+        sa.Column("operation", sa.Text(), nullable=True),
+        sa.Column("content", sa.Text(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("changed_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["payment"], ["payments.id"], name=op.f("fk_refunds_payment")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_refunds")),
     )
     op.create_index("ix_refunds_payment", "refunds", ["payment"], unique=False)
+    op.create_index("uq_refunds_operation", "refunds", ["operation"], unique=True)
+    op.create_table(
+        "refund_lines",
+        sa.Column("refund", sa.Text(), nullable=False),
+        sa.Column("line", sa.Integer(), nullable=False),
+        sa.Column("qty", sa.Integer(), nullable=False),
+        sa.Column("restock", sa.Boolean(), nullable=False),
+        sa.CheckConstraint("qty > 0", name=op.f("ck_refund_lines_qty")),
+        sa.ForeignKeyConstraint(["refund"], ["refunds.id"], name=op.f("fk_refund_lines_refund")),
+        sa.PrimaryKeyConstraint("refund", "line", name=op.f("pk_refund_lines")),
+    )
