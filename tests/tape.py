@@ -182,10 +182,11 @@ async def join(
     crew: bool = False,
     own: Any = nothing,
     tape: Tape | None = None,
+    room: str = "r1",
 ) -> Tape:
     tape = tape or Tape()
     seat = Seat(tape, Format.STREAM, member=Who(name), crew=crew)
-    await hub.join("r1", seat, re=1, since=since, you={"id": name}, own=own)
+    await hub.join(room, seat, re=1, since=since, you={"id": name}, own=own)
     return tape
 
 

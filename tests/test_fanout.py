@@ -12,7 +12,7 @@ from tape import Store, Tape, Who, join, until
 from liveroom.errors import InvariantBroken
 from liveroom.events import Event
 from liveroom.wire.codec import Format
-from liveroom.wire.fanout import SLICE, Flush, Job, Tick
+from liveroom.wire.fanout import CHUNK, ROUNDS, SLICE, SLICE_S, Flush, Job, Tick
 from liveroom.wire.lanes import CHAT_FRAME_BYTES_MAX, CHAT_FRAME_MAX, ChatLane, StateLane
 from liveroom.wire.outbox import AWAY, Seat, StreamLink
 from liveroom.wire.ring import Encoded, Ring
@@ -238,6 +238,18 @@ def seats(count: int) -> list[Seat]:
     return made
 
 
+class Ticking:
+    """A clock that moves by `step_s` with each look at it, or when it is told to."""
+
+    def __init__(self, step_s: float) -> None:
+        self.now_s = 0.0
+        self.step_s = step_s
+
+    def __call__(self) -> float:
+        self.now_s += self.step_s
+        return self.now_s
+
+
 def test_a_flush_writes_in_slices_and_asks_again_who_is_there(run):
     """A seat that leaves between two slices gets nothing; the others get the same bytes."""
 
@@ -249,6 +261,7 @@ def test_a_flush_writes_in_slices_and_asks_again_who_is_there(run):
             [Job(b"one", there[: SLICE + 10]), Job(b"two", there[SLICE + 10 :])],
             1,
             done.set,
+            clock=Ticking(0),
         )
         flush.start()
         assert [len(seat.link.frames) for seat in there[:SLICE]] == [1] * SLICE
@@ -259,6 +272,75 @@ def test_a_flush_writes_in_slices_and_asks_again_who_is_there(run):
         assert [seat.link.frames for seat in there[SLICE : SLICE + 10]] == [[b"one"]] * 10
         assert [seat.link.frames for seat in there[SLICE + 10 : -2]] == [[b"two"]] * (SLICE + 38)
         assert there[-1].link.frames == there[-2].link.frames == []
+
+    run(story())
+
+
+def written(there: list[Seat]) -> int:
+    return sum(len(seat.link.frames) for seat in there)
+
+
+def test_a_slice_ends_by_time_too(run):
+    """Where writes are slow, a slice has fewer of them."""
+
+    async def story():
+        done = asyncio.Event()
+        there = seats(SLICE)
+        clock = Ticking(SLICE_S)
+        Flush(asyncio.get_running_loop(), [Job(b"f", there)], 1, done.set, clock=clock).start()
+        assert written(there) == CHUNK
+        await done.wait()
+        assert written(there) == SLICE
+
+    run(story())
+
+
+def test_between_two_slices_a_command_takes_many_steps(run):
+    """What waits does not get one step a slice, but as many as the loop comes round."""
+
+    async def story():
+        loop, done, seen = asyncio.get_running_loop(), asyncio.Event(), []
+        there, clock = seats(SLICE * 4), Ticking(1e-6)
+        for seat in there:
+            seat.write = lambda frame, link=seat.link: (clock(), link.write(frame))
+        Flush(loop, [Job(b"f", there)], 1, done.set, clock=clock).start()
+        while not done.is_set():
+            seen.append(written(there))
+            await asyncio.sleep(0)
+        assert [seen.count(SLICE * slices) for slices in (1, 2, 3)] == [ROUNDS] * 3
+
+    run(story())
+
+
+def test_steps_that_take_long_do_not_hold_a_flush_up(run):
+    """Others get no more time between two slices than a slice took."""
+
+    async def story():
+        loop, done, seen = asyncio.get_running_loop(), asyncio.Event(), []
+        there, clock = seats(SLICE * 3), Ticking(1e-5)
+        Flush(loop, [Job(b"f", there)], 1, done.set, clock=clock).start()
+        while not done.is_set():
+            seen.append(written(there))
+            clock.now_s += SLICE_S
+            await asyncio.sleep(0)
+        assert [seen.count(SLICE * slices) for slices in (1, 2)] == [1, 1]
+
+    run(story())
+
+
+def test_a_large_room_does_not_hold_up_another(run):
+    """A small room's viewers have their event while a large room's flush has just begun."""
+
+    async def story():
+        store = Store()
+        hub = store.hub()
+        large = [await join(hub, f"m{i}", room="large") for i in range(SLICE * 3)]
+        small = [await join(hub, f"s{i}", room="small") for i in range(3)]
+        hub.deliver("large", "e1", [store.says("a")])
+        hub.deliver("small", "e1", [store.says("b")])
+        assert [tape.ns for tape in small] == [[2]] * 3
+        assert sum(len(tape.ns) for tape in large) <= SLICE
+        await hub.close()
 
     run(story())
 

@@ -1,19 +1,26 @@
 """Fan-out: when a room's next flush may start, and how one frame reaches every seat.
 
-Rules: flush at once when idle, gather while busy; a flush is cut into slices that yield to
-the loop, and each write asks again whether the seat is still there. For each viewer and
-flush, one comparison, one store and one write: nothing else.
+Rules: flush at once when idle, gather while busy; a flush is cut into slices, between which
+the loop does what waits; each write asks again whether the seat is still there. For each
+viewer and flush, one comparison, one store and one write: nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Final, NamedTuple
 
 from liveroom.wire.outbox import Seat
 
 SLICE: Final = 250
+SLICE_S: Final = 0.002
+"""A slice ends after so many writes or so long, whichever comes first."""
+CHUNK: Final = 50
+"""How many writes pass between two looks at the clock."""
+ROUNDS: Final = 12
+"""How often the loop comes round between two slices, unless that takes longer than a slice."""
 GATHER_COST_FACTOR: Final = 4.0
 GATHER_S: Final = 0.040
 TICK_MAX_S: Final = 0.4
@@ -52,9 +59,24 @@ class Flush:
 
     A seat gets its frame unless it has had beat `beat` already, or is away. `done` is
     called once, after the last slice's bytes have been handed to the kernel.
+
+    A command is many short steps, each in a turn of the loop: with one turn between two
+    slices every step would wait for a slice. So the loop comes round `ROUNDS` times, but
+    not for longer than the slice took: others get at most half of the time.
     """
 
-    __slots__ = ("_at", "_beat", "_done", "_job", "_jobs", "_loop", "writes")
+    __slots__ = (
+        "_at",
+        "_beat",
+        "_clock",
+        "_done",
+        "_job",
+        "_jobs",
+        "_loop",
+        "_resume_s",
+        "_rounds",
+        "writes",
+    )
 
     def __init__(
         self,
@@ -62,31 +84,51 @@ class Flush:
         jobs: Sequence[Job],
         beat: int,
         done: Callable[[], None],
+        *,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._loop = loop
         self._jobs = jobs
         self._beat = beat
         self._done = done
+        self._clock = clock
         self._job = 0
         self._at = 0
+        self._rounds = 0
+        self._resume_s = 0.0
         self.writes = 0
 
     def start(self) -> None:
         """Write the first slice now, and the others as the loop comes round."""
+        began_s = now_s = self._clock()
         room = SLICE
-        beat = self._beat
-        while room > 0 and self._job < len(self._jobs):
-            frame, seats = self._jobs[self._job]
-            part = seats[self._at : self._at + room]
-            for seat in part:
-                if seat.beat < beat:
-                    seat.beat = beat
-                    seat.write(frame)
-            room -= len(part)
-            self._at += len(part)
-            self.writes += len(part)
-            if self._at >= len(seats):
-                self._job += 1
-                self._at = 0
+        while room > 0 and now_s - began_s < SLICE_S and self._job < len(self._jobs):
+            room -= self._write_chunk(min(room, CHUNK))
+            now_s = self._clock()
+        self._rounds = 0
+        self._resume_s = now_s + (now_s - began_s)
         more = self._job < len(self._jobs)
-        self._loop.call_soon(self.start if more else self._done)
+        self._loop.call_soon(self._come_round if more else self._done)
+
+    def _write_chunk(self, count: int) -> int:
+        """Write to the next seats of the current job, at most `count`; how many that were."""
+        frame, seats = self._jobs[self._job]
+        part = seats[self._at : self._at + count]
+        beat = self._beat
+        for seat in part:
+            if seat.beat < beat:
+                seat.beat = beat
+                seat.write(frame)
+        self._at += len(part)
+        self.writes += len(part)
+        if self._at >= len(seats):
+            self._job += 1
+            self._at = 0
+        return len(part)
+
+    def _come_round(self) -> None:
+        self._rounds += 1
+        if self._rounds >= ROUNDS or self._clock() >= self._resume_s:
+            self.start()
+        else:
+            self._loop.call_soon(self._come_round)
