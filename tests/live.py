@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,15 @@ ANSWER_MAX_S = 10.0
 
 
 class Live:
-    """One `liveroom serve` on a free port over a data folder; started, stopped, killed at will."""
+    """One `liveroom serve` on a free port over a data folder; started, stopped, killed at will.
 
-    def __init__(self, data: Path, *flags: str) -> None:
+    `env` is added to its environment, and not to that of the audit.
+    """
+
+    def __init__(self, data: Path, *flags: str, env: dict[str, str] | None = None) -> None:
         self.data = data
         self.flags = flags
+        self._env = env or {}
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
         self._said = data.parent / f"{data.name}.log"
@@ -44,7 +49,11 @@ class Live:
         command += ["--data", str(self.data), "--sandbox", "--drain-s", "0", *self.flags]
         with self._said.open("a") as said:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=said, text=True, env=_environment()
+                command,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                env=_environment() | self._env,
             )
         line = self._first_line()
         assert line.startswith("liveroom: http://"), self.log()
@@ -108,6 +117,8 @@ class Live:
     def audit(self) -> dict[str, Any]:
         """What `liveroom audit --json` finds."""
         command = [sys.executable, "-m", "liveroom", "audit", "--json", "--data", str(self.data)]
+        for name, value in pairwise(self.flags):
+            command += [name, value] if name in {"--redis-url", "--database-url"} else []
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=60, check=False, env=_environment()
         )

@@ -1,0 +1,283 @@
+"""A whole server whose Redis loses replies, hangs, forgets, goes back in time; the sale goes on.
+
+Between them stands a relay of the tests. `LIVEROOM_FAULT_PAUSE_S` says how long Redis hangs;
+with `LIVEROOM_FAULT_LONG`, as in `make faults`, there are more ways for it to fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+
+from liveroom.ids import new_id
+from liveroom.store import keys
+from liveroom.store.scripts import Script
+from liveroom.store.valkey import EmbeddedValkey
+from tests.crowd import Viewer, staying, until
+from tests.live import Live, Said, serving
+from tests.nodes import free_port
+from tests.proxy import Proxy, proxy
+from tests.sale import Sale
+
+LONG = "LIVEROOM_FAULT_LONG" in os.environ
+PAUSE_S = float(os.environ.get("LIVEROOM_FAULT_PAUSE_S", "3"))
+FLUSHES = int(os.environ.get("LIVEROOM_FAULT_FLUSHES", "8"))
+ANSWER_MAX_S = 2.0
+STOCK = 100_000
+SKUS = tuple(f"s{number}" for number in range(1, 60))
+
+
+@dataclass
+class Place:
+    """A server, its Redis, and the relay between them."""
+
+    server: Live
+    proxy: Proxy
+    valkey: EmbeddedValkey
+    folder: Path
+
+    @property
+    def redis(self) -> redis.Redis:
+        """A way to Redis past the relay."""
+        return redis.Redis.from_url(self.valkey.url)
+
+    def stop(self) -> None:
+        """Stop Redis; its folder is left."""
+        self.valkey.stop()
+
+    def start(self) -> None:
+        """Start Redis again on the folder it had, whatever is in it."""
+        self.valkey = EmbeddedValkey(self.folder / "store")
+        self.valkey.start()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("redis")
+    valkey = EmbeddedValkey(folder / "store")
+    at = folder / "relay.sock"
+    try:
+        valkey.start()
+        with proxy(at, Path(valkey.url.removeprefix("unix://"))) as relay:
+            flags = ("--redis-url", f"unix://{at}", "--message-rate-max", "0")
+            with serving(folder / "data", *flags, stock=STOCK, skus=SKUS) as live:
+                made = Place(live, relay, valkey, folder)
+                yield made
+                valkey = made.valkey
+    finally:
+        valkey.stop()
+
+
+@pytest.fixture
+def sku(request) -> str:
+    """A SKU that no other test buys."""
+    taken = getattr(request.config, "skus_taken", 0)
+    request.config.skus_taken = taken + 1
+    return SKUS[taken]
+
+
+LOST = [(script, False) for script in ("hold", "tell", "left", "release")] + [("hold", True)]
+LOST_TOO = [("stuck", False), ("expire", False), ("tell", True), ("left", True), ("release", True)]
+
+
+@pytest.mark.parametrize(("script", "torn"), LOST + (LOST_TOO if LONG else []))
+def test_replies_that_never_came(place, sku, script, torn):
+    """A script ran and its reply was lost: whoever asks again finds it done once."""
+
+    async def story() -> None:
+        sale = Sale(place.server, sku, STOCK)
+        async with sale.going_on():
+            before = place.proxy.lost
+            place.proxy.lose_replies(Script(f"stock_{script}").sha.encode(), times=5, torn=torn)
+            if script == "release":
+                await _fill_and_empty_a_cart(place, sku)
+            await until(lambda: place.proxy.lost >= before + (3 if script == "hold" else 1))
+            await sale.more()
+            place.proxy.lose_replies(b"", times=0)
+            await sale.more()
+        await sale.adds_up()
+
+    asyncio.run(asyncio.wait_for(story(), 90))
+
+
+async def _fill_and_empty_a_cart(place: Place, sku: str) -> None:
+    ann = Viewer(place.server, "ann")
+    async with staying(ann):
+        await ann.surely("cart.add", new_id(), sku=sku, qty=1)
+        await ann.surely("cart.remove", new_id(), sku=sku)
+
+
+def test_a_checkout_whose_replies_were_lost(place, sku):
+    """A cart is ordered once, though every reply of its checkout is lost on the way at first."""
+
+    async def story() -> None:
+        ann = Viewer(place.server, f"ann-{sku}")
+        async with staying(ann):
+            for script in ("hold", "place", "tell", "return"):
+                await ann.surely("cart.add", new_id(), sku=sku, qty=2)
+                place.proxy.lose_replies(Script(f"stock_{script}").sha.encode())
+                order = (await ann.surely("cart.checkout", order=new_id()))["order"]
+                assert order["lines"][0]["qty"] == 2
+                place.proxy.lose_replies(b"", times=0)
+            assert (await ann.do("cart.show"))["cart"]["lines"] == []
+        with place.server.http() as http:
+            await until(
+                lambda: http.get("/v1/rooms/r1").json()["stock"][sku]["left"] == STOCK - 4 * 2
+            )
+        assert place.server.audit()["ok"]
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+@pytest.mark.parametrize("how", ["stopped", "stalled", "paused"] if LONG else ["stopped"])
+def test_buying_is_refused_in_time_while_redis_hangs(place, sku, how):
+    """Redis hangs: buying is answered 503 in time, what needs SQL alone goes on, and so does the sale after."""
+
+    def hang() -> None:
+        if how == "stopped":
+            os.kill(place.valkey.pid, signal.SIGSTOP)
+        elif how == "stalled":
+            place.proxy.stall()
+        else:
+            with place.redis as client:
+                client.client_pause(round(PAUSE_S * 1000), all=True)
+
+    def go_on() -> None:
+        if how == "stopped":
+            os.kill(place.valkey.pid, signal.SIGCONT)
+        elif how == "stalled":
+            place.proxy.flow()
+
+    async def story() -> None:
+        sale = Sale(place.server, sku, STOCK)
+        ann = Viewer(place.server, f"ann-{how}")
+        async with staying(ann):
+            known = new_id()
+            await ann.surely("order.place", order=known, lines=[{"sku": sku, "qty": 1}])
+            sale.bought.append(known)
+            async with sale.going_on():
+                hang()
+                until_s = time.monotonic() + PAUSE_S
+                try:
+                    codes = set()
+                    while time.monotonic() < until_s:
+                        codes.add(await _code_of_buying(ann, sku, sale))
+                        shown = await ann.do("order.show", order=known)
+                        assert shown["order"]["state"] == "placed"
+                finally:
+                    go_on()
+                assert codes & {"store_down", "rebuilding"}, codes
+                await sale.more()
+            assert not ann.ends, "nobody is sent away because Redis hangs"
+        await sale.adds_up()
+
+    asyncio.run(asyncio.wait_for(story(), 60 + PAUSE_S))
+
+
+async def _code_of_buying(ann: Viewer, sku: str, sale: Sale) -> str:
+    """What an order that is sent now is answered; it is asked after until that is settled."""
+    order, lines = new_id(), [{"sku": sku, "qty": 1}]
+    try:
+        async with asyncio.timeout(ANSWER_MAX_S * 3):  # a busy machine is allowed for
+            await ann.do("order.place", order=order, lines=lines)
+    except Said as refusal:
+        sale.unsettled.append((ann, order))
+        return refusal.code
+    sale.bought.append(order)
+    return "ok"
+
+
+def test_redis_is_emptied_again_and_again(place, sku):
+    """FLUSHALL in the middle of a sale, and of the rebuilds that follow: it costs time, no order."""
+
+    async def story() -> None:
+        sale = Sale(place.server, sku, STOCK)
+        async with sale.going_on():
+            with place.redis as client:
+                for _ in range(FLUSHES):
+                    client.flushall()
+                    await asyncio.sleep(random.uniform(0, 0.1))
+            await sale.more()
+        await sale.adds_up()
+
+    asyncio.run(asyncio.wait_for(story(), 90))
+
+
+def test_each_key_of_the_stock_is_lost_in_turn(place, sku):
+    """A key that is gone is noticed, or it was of no worth: the sale goes on and adds up."""
+
+    async def story() -> None:
+        sale = Sale(place.server, sku, STOCK)
+        async with sale.going_on():
+            with place.redis as client:
+                for at in range(1 + len(keys.STOCK_KEYS)):
+                    epoch = int(client.hget(keys.stock_fence(0), "epoch") or 0)
+                    client.delete(keys.stock(0, epoch)[at])
+                    await sale.more(10)
+        await sale.adds_up()
+
+    asyncio.run(asyncio.wait_for(story(), 90))
+
+
+@pytest.mark.parametrize("how", ["killed", "empty", "rolled back"] if LONG else ["rolled back"])
+def test_redis_comes_back_otherwise_than_it_went(place, sku, how):
+    """Redis is killed, or starts with an empty folder, or with an older one: stock is exact after it."""
+
+    async def story() -> None:
+        sale = Sale(place.server, sku, STOCK)
+        older = place.folder / "older"
+        async with sale.going_on():
+            if how == "killed":
+                os.kill(place.valkey.pid, signal.SIGKILL)
+            else:
+                store = place.folder / "store" / "valkey" / "appendonlydir"
+                shutil.rmtree(older, ignore_errors=True)
+                shutil.copytree(store, older)
+                await sale.more()
+                await asyncio.to_thread(place.stop)
+                shutil.rmtree(store)
+                if how == "rolled back":
+                    shutil.move(older, store)
+                await asyncio.to_thread(place.start)
+            await sale.more()
+        await sale.adds_up()
+
+    asyncio.run(asyncio.wait_for(story(), 90))
+
+
+def test_a_failover_to_a_replica_that_lags_and_back(place, sku):
+    """Both Redises believe in what they have; neither sells what the other has sold."""
+    lagging = EmbeddedValkey(place.folder / "replica")
+
+    async def story() -> None:
+        sale = Sale(place.server, sku, STOCK)
+        async with sale.going_on():
+            with place.redis as main, redis.Redis.from_url(lagging.start()) as replica:
+                main.config_set("port", port := free_port())
+                replica.replicaof("127.0.0.1", port)
+                await until(lambda: replica.info("replication")["master_link_status"] == "up")
+                await sale.more()
+                replica.replicaof("NO", "ONE")
+                assert replica.exists(keys.stock_fence(0)), "there is nothing it could sell"
+                await sale.more()
+            first = place.proxy.to
+            place.proxy.turn_to(Path(lagging.url.removeprefix("unix://")))
+            await sale.more()
+            place.proxy.turn_to(first)
+            await sale.more()
+        await sale.adds_up()
+
+    try:
+        asyncio.run(asyncio.wait_for(story(), 90))
+    finally:
+        lagging.stop()

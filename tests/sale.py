@@ -1,0 +1,105 @@
+"""A sale that goes on whatever becomes of the server and its stores, and what must be true of it.
+
+Buyers repeat each order under its id until it is answered, and return whenever they are cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from liveroom.ids import new_id
+from tests.crowd import Viewer, staying, until
+from tests.live import Live, Said
+
+THINKING_S = 0.005
+PAGE = 100
+
+
+class Sale:
+    """Buyers of one SKU, one unit at a time; `bought` are the orders that were acknowledged."""
+
+    def __init__(self, server: Live, sku: str, stock: int, *, buyers: int = 6) -> None:
+        self.server = server
+        self.sku = sku
+        self.stock = stock
+        self.bought: list[str] = []
+        self.unsettled: list[tuple[Viewer, str]] = []
+        """Orders that were refused for now, and whose buyers ask again in the end."""
+        self.sold_out = False
+        self.buyers = [Viewer(server, f"{sku}-b{number}") for number in range(buyers)]
+        self._over = asyncio.Event()
+
+    @asynccontextmanager
+    async def going_on(self) -> AsyncIterator[None]:
+        """Everybody buys until the end of the block; then all that was asked is answered."""
+        async with staying(*self.buyers):
+            buying = [asyncio.create_task(self._buy(buyer)) for buyer in self.buyers]
+            try:
+                await self.more()
+                yield
+            finally:
+                self._over.set()
+                await asyncio.gather(*buying)
+            for buyer, order in self.unsettled:
+                await self._order(buyer, order)
+
+    async def more(self, orders: int = 20, within_s: float = 30) -> None:
+        """Wait until so many more orders are acknowledged, or nothing is left."""
+        enough = len(self.bought) + orders
+        await until(lambda: self.sold_out or len(self.bought) >= enough, within_s)
+
+    async def adds_up(self) -> None:
+        """What was acknowledged is on disk, nothing else is, and the rest is free; the audit agrees.
+
+        Units of orders that nobody was answered are on sale again within 10 s.
+        """
+        on_disk = await asyncio.to_thread(self._on_disk)
+        assert len(set(on_disk)) == len(on_disk), "an order is there twice"
+        assert set(on_disk) == set(self.bought)
+        assert len(on_disk) == len(self.bought), "an order was acknowledged twice under two ids"
+        await until(lambda: self.left() == self.stock - len(on_disk))
+        report = await asyncio.to_thread(self._audit)
+        assert report["ok"], report
+        assert "note" not in report["checks"]["I3"], "the gates were not checked"
+
+    def left(self) -> int:
+        """What could be bought now; -1 while that cannot be told."""
+        with self.server.http() as http:
+            answer = http.get("/v1/rooms/r1")
+            return answer.json()["stock"][self.sku]["left"] if answer.status_code == 200 else -1
+
+    async def _buy(self, buyer: Viewer) -> None:
+        while not self._over.is_set() and not self.sold_out:
+            await self._order(buyer, new_id())
+            await asyncio.sleep(THINKING_S)
+
+    async def _order(self, buyer: Viewer, order: str) -> None:
+        try:
+            await buyer.surely("order.place", order=order, lines=[{"sku": self.sku, "qty": 1}])
+        except Said as refusal:
+            if refusal.code != "sold_out":
+                raise
+            self.sold_out = True
+        else:
+            self.bought.append(order)
+
+    def _audit(self) -> dict[str, Any]:
+        with self.server.http(self.server.token("root", "admin")) as root:
+            return root.get("/v1/audit").json()
+
+    def _on_disk(self) -> list[str]:
+        orders: list[dict[str, Any]] = []
+        after = ""
+        with self.server.http(self.server.token("root", "admin")) as root:
+            while True:
+                answer = root.get(f"/v1/orders?room=r1&limit={PAGE}{after}")
+                assert answer.status_code == 200, answer.text
+                page = answer.json()
+                orders += page["items"]
+                if page["next"] is None:
+                    break
+                after = f"&after={page['next']}"
+        return [one["id"] for one in orders if one["lines"][0]["sku"] == self.sku]
