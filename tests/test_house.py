@@ -41,6 +41,7 @@ PARTS = {
     ),
     **dict.fromkeys(("onair", "picture", "shelves"), "rooms"),
     **dict.fromkeys(("stocktaking", "taking"), "inventory"),
+    "stripe_provider": "payments",
 }
 
 OWNERS = {
@@ -56,6 +57,8 @@ OWNERS = {
     "cyclopts": ["settings", "cli"],
     "rich": ["cli", "demo"],
     "jwt": ["auth"],
+    "stripe": ["stripe_provider"],
+    "requests": ["stripe_provider"],
     "prometheus_client": ["metrics"],
 }
 
