@@ -17,6 +17,7 @@ from liveroom.money import Price
 QTY_MAX = 1000
 LINES_MAX = 50
 STOCK_MAX = 10**9
+DROP_MS_MAX = 30 * 24 * 3600 * 1000
 
 Qty = Annotated[int, msgspec.Meta(ge=1, le=QTY_MAX)]
 Units = Annotated[int, msgspec.Meta(ge=1, le=STOCK_MAX)]
@@ -128,6 +129,24 @@ class Adjust(_Arguments):
     sku: Id
     delta: Delta
     why: Why
+
+
+class DropSchedule(_Arguments):
+    """A flash drop: units set aside of a SKU's stock, at a price, from then, for so long."""
+
+    sku: Id
+    quantity: Units
+    price_minor: Price
+    lasts_ms: Annotated[int, msgspec.Meta(ge=1, le=DROP_MS_MAX)]
+    opens_in_ms: Annotated[int, msgspec.Meta(ge=0, le=DROP_MS_MAX)] = 0
+    limit_per_buyer: Units | None = None
+    admission: Literal["first", "draw"] = "first"
+
+
+class Drop(_Arguments):
+    """A flash drop, by id."""
+
+    drop: Id
 
 
 class CartAdd(_Arguments):

@@ -114,6 +114,25 @@ _CHECKS: Final[dict[str, tuple[Any, ...]]] = {
             WHERE initial + adjusted < reserved + sold OR reserved < 0 OR sold < 0
             """,
         ),
+        (
+            "{sku}: transfer {operation} has {times} rows, which come to {units} units, not to 0",
+            """
+            SELECT p.sku, l.operation, COUNT(*) AS times, SUM(l.adjusted) AS units
+            FROM ledger l JOIN pools p ON p.pool = l.pool
+            WHERE l.kind IN ('carve', 'return') GROUP BY p.sku, l.operation
+            HAVING COUNT(*) <> 2 OR SUM(l.adjusted) <> 0
+            """,
+        ),
+        (
+            "{pool}: its drop has {quantity} units, {carved} were carved out for it",
+            """
+            SELECT 'drop:' || d.id AS pool, d.quantity, COALESCE(l.units, 0) AS carved
+            FROM drops d LEFT JOIN (
+                SELECT pool, SUM(adjusted) AS units FROM ledger
+                WHERE kind = 'carve' AND adjusted > 0 GROUP BY pool) l ON l.pool = 'drop:' || d.id
+            WHERE d.quantity <> COALESCE(l.units, 0)
+            """,
+        ),
     ),
     "I2": (
         "pools",
@@ -235,6 +254,14 @@ _CHECKS: Final[dict[str, tuple[Any, ...]]] = {
             SELECT b.pool, b.buyer, b.units, s.limit_per_buyer AS allowed
             FROM buyer_taken b JOIN pools p ON p.pool = b.pool JOIN skus s ON s.id = p.sku
             WHERE p."drop" IS NULL AND b.units > s.limit_per_buyer
+            """,
+        ),
+        (
+            "{pool}: buyer {buyer} has {units} units, the drop's limit is {allowed}",
+            """
+            SELECT b.pool, b.buyer, b.units, d.limit_per_buyer AS allowed
+            FROM buyer_taken b JOIN pools p ON p.pool = b.pool JOIN drops d ON d.id = p."drop"
+            WHERE b.units > d.limit_per_buyer
             """,
         ),
     ),

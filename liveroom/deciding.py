@@ -28,6 +28,14 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     holds: list[Hold]
 
 
+class DropRow(NamedTuple):
+    """A drop's row, read after its pool was locked."""
+
+    room: str
+    state: str
+    limit: int | None
+
+
 class Pool(NamedTuple):
     """A pool's row, as it was when the batch locked it."""
 
@@ -37,6 +45,7 @@ class Pool(NamedTuple):
     seq: int
     limit: int | None
     currency: str
+    drop: DropRow | None = None
 
 
 class Known(NamedTuple):
@@ -150,7 +159,7 @@ class Tally:
         currencies = set()
         for hold in wish.holds:
             pool = books.pools.get(hold.pool)
-            if pool is None:
+            if pool is None or not _is_sold_as(pool, hold, wish.room):
                 return Invalid("not_found", data={"sku": hold.sku})
             if books.fences.get(pool.partition) != hold.epoch:
                 return Unavailable("rebuilding")
@@ -168,7 +177,23 @@ class Tally:
         state, paused = room
         if wish.buy_now and state != "live":
             return Refused("not_open")
-        return Refused("sale_paused") if paused else None
+        if paused:
+            return Refused("sale_paused")
+        return next(
+            (
+                Refused("not_open", data={"sku": hold.sku, "drop": hold.drop})
+                for hold in wish.holds
+                if not self._drop_sells(hold, buy_now=wish.buy_now)
+            ),
+            None,
+        )
+
+    def _drop_sells(self, hold: Hold, *, buy_now: bool) -> bool:
+        """Whether the hold's drop is open; what a cart held while it was is sold after it too."""
+        drop = self.books.pools[hold.pool].drop
+        if drop is None or drop.state == "open":
+            return True
+        return drop.state == "closed" and not buy_now
 
     def _short(self, wish: Wish) -> LiveroomError | None:
         wanted: dict[str, int] = {}
@@ -183,6 +208,11 @@ class Tally:
             if self.free[hold.pool] < wanted[hold.pool]:
                 return Refused("sold_out", data={"sku": hold.sku, "left": self.free[hold.pool]})
         return None
+
+
+def _is_sold_as(pool: Pool, hold: Hold, room: str) -> bool:
+    """Whether the pool is of the hold's SKU, and its drop, if it is one, of the order's room."""
+    return pool.sku == hold.sku and (pool.drop is None or pool.drop.room == room)
 
 
 def decide(wishes: Sequence[Wish], books: Books, pay_within_ms: int) -> Plan:

@@ -189,4 +189,5 @@ EVENTS: Final[dict[str, Spec]] = {
     "order.expired": Spec(DIRECT, OrderChanged),
     "order.cancelled": Spec(DIRECT, OrderChanged),
     "order.refunded": Spec(DIRECT, OrderChanged),
+    "drop.admitted": Spec(DIRECT, DropChanged),
 }

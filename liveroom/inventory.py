@@ -24,7 +24,16 @@ from liveroom.store import ledger
 from liveroom.store.answered import AnsweredLines
 from liveroom.store.database import Database
 from liveroom.store.fences import Fences
-from liveroom.store.gates import PLACING_MS, Gates, Inspection, Left, Range, hold_id
+from liveroom.store.gates import (
+    PLACING_MS,
+    Gates,
+    Inspection,
+    Left,
+    Phase,
+    Range,
+    SetRow,
+    hold_id,
+)
 from liveroom.store.holds import (
     Deadlines,
     Hold,
@@ -304,6 +313,13 @@ class Inventory:
     async def set_limit(self, sku: str, limit: int | None) -> None:
         """Allow each buyer so many units from now on; after its commit."""
         await self._stocktaking.set_limit(sku, limit)
+
+    async def set_phase(self, sku: str, drop: str, phase: Phase) -> None:
+        """Open or end a drop at its gate, after its commit; an earlier phase changes nothing."""
+        setting = SetRow(pool=ledger.pool_of(sku, drop), phase=phase)
+        await self._fences.call(
+            ledger.partition_of(sku, self.partitions), self._gates.set, [setting]
+        )
 
     async def restock(self, sku: str, qty: int, operation: str, by: str) -> shapes.Stock:
         """Add units; what is left then. The same operation adds them once.

@@ -31,6 +31,7 @@ KINDS_MAX: Final = 32
 log = structlog.get_logger(__name__)
 
 Left = Callable[[Sequence[str]], Awaitable[Mapping[str, tuple[int, int]]]]
+Drops = Callable[[str], Awaitable[Sequence[shapes.Drop]]]
 
 
 class Audience(Protocol):
@@ -46,20 +47,33 @@ class Audience(Protocol):
 
 
 class OnAir:
-    """The node's rooms. `left` reads what the gates of pools have left, and their `v`."""
+    """The node's rooms.
+
+    `left` reads what the gates of pools have left, and their `v`; `drops` the scheduled and
+    open drops of a room.
+    """
 
     def __init__(
-        self, rooms: Rooms, backplane: Backplane, clock: Clock, *, node: str, left: Left
+        self,
+        rooms: Rooms,
+        backplane: Backplane,
+        clock: Clock,
+        *,
+        node: str,
+        left: Left,
+        drops: Drops,
     ) -> None:
         self._rooms = rooms
         self._backplane = backplane
         self._clock = clock
         self._node = node
         self._left = left
+        self._drops = drops
         self._audience: Audience | None = None
         self._pictures: dict[str, Picture] = {}
         self._newer: dict[str, Facts] = {}
-        self._showing: dict[str, set[str]] = {}
+        self._showing: dict[str, set[str]] = {}  # the rooms that show a pool
+        self._pools: dict[str, dict[str, str]] = {}  # how events name it
         self._taps: dict[str, dict[str, int]] = {}
         self._beats = 0
 
@@ -84,6 +98,7 @@ class OnAir:
         if known.pinned and known.pinned_epoch != state.position.epoch:
             await self._pin_again(known)
             state = await self._backplane.room_state(room)
+        drops = await self._drops(room)  # after the log: what is told of them comes to the picture
         picture = Picture(
             position=state.position,
             n=state.n,
@@ -93,8 +108,9 @@ class OnAir:
             messages=state.messages,
             viewers=state.viewers,
             reactions=state.reactions,
+            drops=[drop.builtin() for drop in drops],
         )
-        for event in await self._stock_events(picture.skus):
+        for event in await self._stock_events(picture.pools):
             picture.apply(event)
         return picture
 
@@ -119,6 +135,12 @@ class OnAir:
             return known.room, known.selling
         newer = self._newer_than(picture, room)
         return (newer.room, newer.selling) if newer else (picture.shape, picture.selling)
+
+    def draws(self, room: str) -> list[str]:
+        """The drops of a room on air that are drawn for."""
+        picture = self._pictures.get(room)
+        drops = picture.drops.values() if picture else ()
+        return [drop["id"] for drop in drops if drop.get("admission") == "draw"]
 
     async def room(self, room: str) -> shapes.Room:
         """The room: cheap for one on air, from SQL for others; `not_found` where there is none."""
@@ -159,23 +181,22 @@ class OnAir:
     # ── stock ─────────────────────────────────────────────────────────────────────────────
 
     def stock_changed(self, changes: Iterable[tuple[str, int, int]]) -> None:
-        """Pass `(pool, left, v)` on to every room here whose shelf shows the SKU."""
+        """Pass `(pool, left, v)` on to every room here that shows the SKU or drop."""
         for pool, left, v in changes:
-            kind, _, sku = pool.partition(":")
-            for room in self._showing.get(sku, ()) if kind == "sku" else ():
-                data = {"sku": sku, "left": left, "v": v}
+            for room in self._showing.get(pool, ()):
+                data = {**self._pools[pool], "left": left, "v": v}
                 self._pass_on(room, Event("stock.changed", data, self._clock.now_ms()))
 
-    async def _stock_events(self, skus: Iterable[str]) -> list[Event]:
+    async def _stock_events(self, pools: Mapping[str, dict[str, str]]) -> list[Event]:
         try:
-            found = await self._left([f"sku:{sku}" for sku in skus])
+            found = await self._left(list(pools))
         except Unavailable as fault:
             # A room without numbers is better than no room; the next beat asks again.
             log.info("stock_unread", code=fault.code)
             return []
         at = self._clock.now_ms()
         return [
-            Event("stock.changed", {"sku": pool[4:], "left": left, "v": v}, at)
+            Event("stock.changed", {**pools[pool], "left": left, "v": v}, at)
             for pool, (left, v) in found.items()
         ]
 
@@ -187,10 +208,11 @@ class OnAir:
         self._reindex()
 
     def _reindex(self) -> None:
-        self._showing = {}
+        self._showing, self._pools = {}, {}
         for room, picture in self._pictures.items():
-            for sku in picture.skus:
-                self._showing.setdefault(sku, set()).add(room)
+            self._pools |= picture.pools
+            for pool in picture.pools:
+                self._showing.setdefault(pool, set()).add(room)
 
     # ── after a cut subscription ──────────────────────────────────────────────────────────
 
@@ -277,11 +299,11 @@ class OnAir:
         )
 
     async def _read_stock(self) -> None:
-        for event in await self._stock_events(list(self._showing)):
-            sku, v = event.data["sku"], event.data["v"]
-            for room in self._showing.get(sku, ()):
-                known = self._pictures[room].stock.get(sku)
-                if known is None or known["v"] < v:
+        for event in await self._stock_events(self._pools):
+            drop = event.data.get("drop")
+            pool = f"sku:{event.data['sku']}" if drop is None else f"drop:{drop}"
+            for room in self._showing.get(pool, ()):
+                if not self._pictures[room].knows_stock(event.data):
                     self._pass_on(room, event)
 
     async def _compare(self) -> None:

@@ -25,7 +25,7 @@ Thing = dict[str, Any]
 class Picture:
     """What a joiner of the room is shown, own things aside.
 
-    `on_shelf` is called with the picture whenever the SKUs it shows may have changed.
+    `on_shelf` is called with the picture whenever the SKUs or drops it shows may have changed.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Picture:
         messages: Iterable[Thing],
         viewers: tuple[int, int] = (0, 0),
         reactions: tuple[dict[str, int], int] = ({}, 0),
+        drops: Iterable[Thing] = (),
         on_shelf: Callable[[Picture], None] | None = None,
     ) -> None:
         self.epoch, self.seq = position
@@ -49,6 +50,7 @@ class Picture:
         self.pinned = [by_id[product] for product in pinned if product in by_id]
         self.messages: deque[Thing] = deque(messages, maxlen=MESSAGES_MAX)
         self.stock: dict[str, Thing] = {}
+        self.drops = {drop["id"]: drop for drop in drops}
         self.viewers, self._viewers_v = viewers
         self.reactions, self._reactions_v = reactions
         self.on_shelf = on_shelf
@@ -84,6 +86,22 @@ class Picture:
         """The SKUs the shelf shows."""
         return {sku["id"] for product in self.shelf for sku in product["skus"]}
 
+    @property
+    def pools(self) -> dict[str, Thing]:
+        """The pools whose stock the room shows, each as events name it: `{sku, drop?}`."""
+        shown = {f"sku:{sku}": {"sku": sku} for sku in self.skus}
+        for drop in self.drops.values():
+            shown[f"drop:{drop['id']}"] = {"sku": drop["sku"], "drop": drop["id"]}
+        return shown
+
+    def knows_stock(self, data: Thing) -> bool:
+        """Whether the picture has this stock, or a newer one."""
+        if "drop" in data:
+            known = self.drops.get(data["drop"], {})
+        else:
+            known = self.stock.get(data["sku"], {})
+        return bool(known.get("v", -1) >= data["v"])
+
     def apply(self, event: Event) -> None:
         """Fold one event in; one that is not newer than the picture changes nothing."""
         if event.seq is not None:
@@ -112,7 +130,7 @@ class Picture:
     def _state(self) -> dict[str, Any]:
         return {
             "stock": dict(self.stock),
-            "drops": [],
+            "drops": sorted(self.drops.values(), key=_by_opening),
             "viewers": self.viewers,
             "reactions": dict(self.reactions),
             "auction": None,
@@ -168,9 +186,27 @@ class Picture:
         kept = (message for message in self.messages if message["id"] != data["message"])
         self.messages = deque(kept, maxlen=MESSAGES_MAX)
 
+    def _drop(self, data: Thing) -> None:
+        drop = data["drop"]
+        known = self.drops.get(drop["id"])
+        if known is not None and _STEPS[drop["state"]] < _STEPS[known["state"]]:
+            return
+        if drop["state"] in ("scheduled", "open"):
+            self.drops[drop["id"]] = (known or {}) | drop
+        else:
+            self.drops.pop(drop["id"], None)
+        if self.on_shelf is not None:
+            self.on_shelf(self)
+
     def _stock(self, data: Thing) -> None:
-        if "drop" not in data and data["v"] >= self.stock.get(data["sku"], data)["v"]:
-            self.stock[data["sku"]] = {"left": data["left"], "v": data["v"]}
+        stock = {"left": data["left"], "v": data["v"]}
+        if "drop" not in data:
+            if data["v"] >= self.stock.get(data["sku"], data)["v"]:
+                self.stock[data["sku"]] = stock
+        elif data["drop"] in self.drops:
+            drop = self.drops[data["drop"]]
+            if data["v"] >= drop.get("v", 0):
+                self.drops[data["drop"]] = drop | stock
 
     def _viewers(self, data: Thing) -> None:
         if data["v"] >= self._viewers_v:
@@ -179,6 +215,13 @@ class Picture:
     def _reactions(self, data: Thing) -> None:
         if data["v"] >= self._reactions_v:
             self.reactions, self._reactions_v = data["reactions"], data["v"]
+
+
+_STEPS: Final = {"scheduled": 0, "open": 1, "closed": 2, "cancelled": 2}
+
+
+def _by_opening(drop: Thing) -> tuple[int, str]:
+    return drop["opens_at"], drop["id"]
 
 
 _FOLDS: Final[dict[str, Callable[[Picture, Thing], None]]] = {
@@ -191,6 +234,9 @@ _FOLDS: Final[dict[str, Callable[[Picture, Thing], None]]] = {
     "product.unpinned": Picture._unpin,  # noqa: SLF001
     "message.posted": Picture._say,  # noqa: SLF001
     "message.removed": Picture._unsay,  # noqa: SLF001
+    "drop.scheduled": Picture._drop,  # noqa: SLF001
+    "drop.opened": Picture._drop,  # noqa: SLF001
+    "drop.closed": Picture._drop,  # noqa: SLF001
     "stock.changed": Picture._stock,  # noqa: SLF001
     "viewers.counted": Picture._viewers,  # noqa: SLF001
     "reactions.counted": Picture._reactions,  # noqa: SLF001

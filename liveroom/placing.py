@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, text, update
 
-from liveroom.deciding import Books, Known, Plan, Pool, Tally, Wish, decide, order_of
+from liveroom.deciding import Books, DropRow, Known, Plan, Pool, Tally, Wish, decide, order_of
 from liveroom.errors import LiveroomError, ensure
 from liveroom.faults import point
 from liveroom.inventory import Hold
@@ -105,16 +105,19 @@ def read_books(conn: Connection, wishes: Sequence[Wish]) -> Books:
     rooms = {row.id: (row.state, row.paused) for row in conn.execute(_ROOMS, {"ids": ids})}
     holds = [hold for wish in wishes for hold in wish.holds]
     names = sorted({hold.pool for hold in holds})
+    locked = conn.execute(_POOLS, {"ids": names}).all()
+    drops = _drops(conn, [row.drop for row in locked if row.drop is not None])
     pools = {
         row.pool: Pool(
             sku=row.sku,
             partition=row.partition,
             available=row.available,
             seq=row.seq,
-            limit=row.limit_per_buyer if row.drop is None else None,
+            limit=drops[row.drop].limit if row.drop else row.limit_per_buyer,
             currency=row.currency,
+            drop=drops.get(row.drop),
         )
-        for row in conn.execute(_POOLS, {"ids": names})
+        for row in locked
     }
     limited = sorted(name for name, pool in pools.items() if pool.limit is not None)
     taken = {}
@@ -131,6 +134,15 @@ def read_books(conn: Connection, wishes: Sequence[Wish]) -> Books:
         void=_void_among(conn, [hold.id for hold in holds]),
         taken=taken,
     )
+
+
+def _drops(conn: Connection, ids: Sequence[str]) -> dict[str, DropRow]:
+    """The drops of locked pools, in a statement after the lock, so that a closing is seen."""
+    if not ids:
+        return {}
+    drops = _T.drops.c
+    query = select(drops.id, drops.room, drops.state, drops.limit_per_buyer)
+    return {row.id: DropRow(*row[1:]) for row in conn.execute(query.where(drops.id.in_(ids)))}
 
 
 def _void_among(conn: Connection, holds: Sequence[str]) -> set[str]:

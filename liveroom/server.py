@@ -31,9 +31,9 @@ from liveroom.onair import BEAT_S, OnAir
 from liveroom.orders import Orders
 from liveroom.outbox import Outbox
 from liveroom.payments import PaymentProvider, Payments, Sandbox
+from liveroom.promotions import Promotions
 from liveroom.rooms import Rooms
 from liveroom.settings import Settings, limit_ms
-from liveroom.siblings import Siblings
 from liveroom.store import scripts
 from liveroom.store.backplane import Batch
 from liveroom.stores import Stores, audit_of, backplane_of, measure, open_database, stock_of
@@ -58,11 +58,10 @@ class Node:
     `app` is what uvicorn serves, through the two protocols that `protocols` makes.
     """
 
-    def __init__(self, settings: Settings, door: Door, siblings: Siblings | None = None) -> None:
+    def __init__(self, settings: Settings, door: Door) -> None:
         self.name = new_id()[-12:]
         self.settings = settings
         self._door = door
-        self._siblings = siblings
         self._chores = Chores()
         self._build()
 
@@ -88,10 +87,9 @@ class Node:
         self._chores.every(FENCES_EVERY_S, "fences", self._expiring.check_once)
         self._chores.every(BEAT_S, "beat", self._onair.beat)
         self._chores.every(CHECK_EVERY_S, "positions", self._hub.check)
+        self._promotions.start()
         self._sweeper.start()
         self._tidier.start()
-        if self._siblings is not None:
-            await self._siblings.start()
 
     def drain(self) -> None:
         """Take nothing new: `/readyz` answers 503, and so do WebSocket handshakes."""
@@ -103,15 +101,13 @@ class Node:
 
     async def stop(self) -> None:
         """Finish what was begun and close everything, in reverse of how it was opened."""
-        if self._siblings is not None:
-            await self._siblings.close()
         await self._sweeper.close()
         await self._tidier.close()
         await self._chores.close()
+        await self._promotions.close_down()
         await self._onair.end()
         await self._hub.close()
         await self._orders.close()
-        await self._payments.close()
         await self._inventory.close()
         await self._backplane.close()
         await self._stores.client.aclose()
@@ -128,7 +124,7 @@ class Node:
         self._expiring = expiring = Expiring(inventory, backplane, clock)
         rooms = Rooms(database, backplane, clock)
         secret = settings.secret or ""
-        self._payments = payments = Payments(database, _providers(settings, secret, clock))
+        payments = Payments(database, _providers(settings, secret, clock))
         self._orders = orders = Orders(
             database,
             inventory,
@@ -138,7 +134,15 @@ class Node:
             pay_within_s=limit_ms(settings.pay_within_s) / 1000,
             closing_max_s=settings.closing_max_s,
         )
-        self._onair = onair = OnAir(rooms, backplane, clock, node=self.name, left=inventory.left)
+        self._promotions = promotions = Promotions(database, inventory, backplane, clock)
+        self._onair = onair = OnAir(
+            rooms,
+            backplane,
+            clock,
+            node=self.name,
+            left=inventory.left,
+            drops=promotions.of_room,
+        )
         self._hub = hub = Hub(
             log=backplane.read,
             picture=onair.picture,
@@ -157,6 +161,7 @@ class Node:
                 "holds": expiring.sweep_once,
                 "orders": orders.expire_once,
                 "captures": orders.settle_waiting_once,
+                "drops": promotions.mend_once,
                 "outbox": Outbox(database, {"refund": orders.refund}).run_once,
             },
             holder=self.name,
@@ -189,6 +194,7 @@ class Node:
             carts=Carts(database, inventory),
             orders=orders,
             payments=payments,
+            promotions=promotions,
         )
         self._app = build(
             Web(
@@ -199,7 +205,6 @@ class Node:
                 allowed_origins=settings.allowed_origins,
                 sandbox=settings.sandbox,
                 message_rate_max=settings.message_rate_max,
-                numbers=None if self._siblings is None else self._siblings.exposition,
             )
         )
         counters.gauge("connections", lambda: self._door.connections)
@@ -250,18 +255,7 @@ class Node:
 
 
 def _providers(settings: Settings, secret: str, clock: ServerClock) -> list[PaymentProvider]:
-    """The payment providers that are set up, the default one first."""
-    found: list[PaymentProvider] = []
-    if settings.stripe_secret_key:
-        # An extra, which a server without it must not need.
-        from liveroom.stripe_provider import Stripe  # noqa: PLC0415
-
-        secrets = settings.stripe_webhook_secret
-        base = settings.stripe_api_base
-        found.append(Stripe(settings.stripe_secret_key, secrets, api_base=base))
-    if settings.sandbox:
-        found.append(Sandbox([secret.encode()], clock))
-    return found
+    return [Sandbox([secret.encode()], clock)] if settings.sandbox else []
 
 
 def limits(settings: Settings) -> Limits:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import functools
 import gc
 import resource
@@ -17,7 +16,6 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
@@ -27,9 +25,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.server import HANDLED_SIGNALS
 
 from liveroom import logs, server
-from liveroom.metrics import counters
 from liveroom.settings import Settings
-from liveroom.siblings import Siblings
 from liveroom.wire.door import Door
 
 log = structlog.get_logger(__name__)
@@ -65,15 +61,10 @@ def connections_within_files(wanted: int) -> int:
 
 
 class Config(uvicorn.Config):
-    """uvicorn's configuration, made from ours; it travels to the workers by pickle.
+    """uvicorn's configuration, made from ours; it travels to the workers by pickle."""
 
-    `shared` is the folder in which the workers of a server find each other.
-    """
-
-    def __init__(self, settings: Settings, shared: Path | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.shared = shared
-        self.place = 0
         self.node: server.Node | None = None
         self.door: Door | None = None
         super().__init__(
@@ -95,12 +86,6 @@ class Config(uvicorn.Config):
             timeout_graceful_shutdown=max(1, round(settings.shutdown_max_s)),
         )
 
-    def at(self, place: int) -> Config:
-        """The same for the worker at a place, counted from 0."""
-        one = copy.copy(self)
-        one.place = place
-        return one
-
     def configure_logging(self) -> None:
         """Log as the settings say; a spawned worker calls this before anything else."""
         logs.configure(self.settings.log_level, self.settings.log_format)
@@ -111,8 +96,7 @@ class Config(uvicorn.Config):
         possible = connections_within_files(limits.connections_max)
         self.door = Door(msgspec.structs.replace(limits, connections_max=possible))
         self.http, self.ws = server.protocols(self.door)
-        siblings = Siblings(self.shared, self.place, counters) if self.shared else None
-        self.node = server.Node(self.settings, self.door, siblings)
+        self.node = server.Node(self.settings, self.door)
         super().load()
 
     @property
@@ -149,7 +133,7 @@ class Server(uvicorn.Server):
             log.exception("could not start")
             await node.stop()
             raise SystemExit(STARTUP_FAILURE) from None
-        look_less_for_cycles()
+        _look_less_for_cycles()
         if sockets and self.config.workers > 1:
             self._listener = sockets[0].dup()
         await super().startup(sockets)
@@ -222,7 +206,7 @@ class Server(uvicorn.Server):
             await asyncio.sleep(min(left, 0.1))
 
 
-def look_less_for_cycles() -> None:
+def _look_less_for_cycles() -> None:
     """Let the collector pass over what lives as long as we do, and look at the rest seldom.
 
     With thousands of seats its default of 700 new objects costs more than the work they are

@@ -79,7 +79,12 @@ class Stock(Shape):
 
 
 class Drop(Shape):
-    """A flash sale: a quantity of one SKU at a price, for a time."""
+    """A flash sale: a quantity of one SKU at a price, for a time.
+
+    `left` and `v` are its stock, in a join's answer only. A draw has `seed_hash` from the
+    beginning, `entries` (their number) from its opening, `seed` and `entries_digest` once it
+    has closed.
+    """
 
     id: str
     sku: str
@@ -90,6 +95,19 @@ class Drop(Shape):
     state: str
     limit_per_buyer: int | None = None
     admission: str = "first"
+    left: int | None = None
+    v: int | None = None
+    seed_hash: str | None = None
+    entries: int | None = None
+    seed: str | None = None
+    entries_digest: str | None = None
+
+
+class Entry(Shape):
+    """A member's own part in a draw; `admitted` is known once the drop has opened."""
+
+    drop: str
+    admitted: bool | None = None
 
 
 class Message(Shape):

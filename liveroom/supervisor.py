@@ -12,14 +12,11 @@ import asyncio
 import contextlib
 import ctypes
 import functools
-import importlib.util
 import os
 import signal
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -50,26 +47,16 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     logs.configure(settings.log_level, settings.log_format)
     signal.signal(signal.SIGTERM, _leave)
     raise_file_limit()
-    _check_stripe(settings)
     with _owned(settings) as resolved, contextlib.closing(_bind(resolved)) as listener:
         _prepare(resolved)
+        config = Config(resolved)
         ready = functools.partial(on_ready, _url(listener))
         if resolved.workers > 1:
-            with tempfile.TemporaryDirectory(prefix="liveroom-") as shared:
-                Supervisor(Config(resolved, Path(shared)), listener, ready).run()
+            Supervisor(config, listener, ready).run()
         else:
-            Server(Config(resolved), ready).run([listener])
+            Server(config, ready).run([listener])
         if settings.redis_url is None:
             asyncio.run(stores.leave_marks(resolved))
-
-
-def _check_stripe(settings: Settings) -> None:
-    if not settings.stripe_secret_key:
-        return
-    if importlib.util.find_spec("stripe") is None:
-        raise BadSetting("--stripe-secret-key: it needs pip install 'liveroom[stripe]'")
-    if not any(settings.stripe_webhook_secret):
-        raise BadSetting("--stripe-webhook-secret: it must be set where --stripe-secret-key is")
 
 
 def _prepare(settings: Settings) -> None:
@@ -178,7 +165,7 @@ class Supervisor(multiprocess.Multiprocess):
 
     def init_processes(self) -> None:
         """Start every worker, and say so once all of them serve."""
-        self.processes.extend(self._started(place) for place in range(self.processes_num))
+        self.processes.extend(self._started() for _ in range(self.processes_num))
         if all(process.wait_until_ready(_START_MAX_S) for process in self.processes):
             self._on_ready()
 
@@ -196,12 +183,12 @@ class Supervisor(multiprocess.Multiprocess):
                 self.should_exit.set()
                 return
             log.warning("a worker died; replacing it", worker=process.pid, code=process.exitcode)
-            self.processes[place] = self._started(place)
+            self.processes[place] = self._started()
 
     def restart_all(self) -> None:
         """Replace each worker, the new one serving before the old one drains."""
         for place, old in enumerate(self.processes):
-            new = self._started(place)
+            new = self._started()
             if not new.wait_until_ready(_START_MAX_S, self.should_exit):
                 log.error("a new worker was not ready in time; keeping the old one")
                 new.kill()
@@ -214,9 +201,9 @@ class Supervisor(multiprocess.Multiprocess):
     def handle_ttin(self) -> None:
         """One worker more."""
         self.processes_num += 1
-        self.processes.append(self._started(len(self.processes)))
+        self.processes.append(self._started())
 
-    def _started(self, place: int) -> Process:
-        process = Process(self.config.at(place), self.sockets)
+    def _started(self) -> Process:
+        process = Process(self.config, self.sockets)
         process.start()
         return process

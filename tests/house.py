@@ -22,6 +22,7 @@ from liveroom.moderation import Moderation, SlowMode
 from liveroom.onair import OnAir
 from liveroom.orders import Orders
 from liveroom.payments import Payments, Sandbox
+from liveroom.promotions import Promotions
 from liveroom.rooms import NewRoom, Rooms
 from liveroom.store import scripts
 from liveroom.store.backplane import Backplane
@@ -55,7 +56,15 @@ class House:
         self.inventory = Inventory(db, self.clients[0], self.clock, hold_ttl_s=600)
         self.expiring = Expiring(self.inventory, backplane, self.clock)
         self.rooms = Rooms(db, backplane, self.clock)
-        self.onair = OnAir(self.rooms, backplane, self.clock, node="n1", left=self.inventory.left)
+        self.promotions = Promotions(db, self.inventory, backplane, self.clock)
+        self.onair = OnAir(
+            self.rooms,
+            backplane,
+            self.clock,
+            node="n1",
+            left=self.inventory.left,
+            drops=self.promotions.of_room,
+        )
         self.hub = Hub(
             log=backplane.read,
             picture=self.onair.picture,
@@ -83,6 +92,7 @@ class House:
             carts=Carts(db, self.inventory),
             orders=Orders(db, self.inventory, payments, backplane, Counters(), pay_within_s=900),
             payments=payments,
+            promotions=self.promotions,
         )
         self.commands = Commands(self.services)
         self.checks = {"redis": "ok", "sql": "ok"}
@@ -127,6 +137,7 @@ class House:
     async def __aexit__(self, *_exc: object) -> None:
         if "http" in self.__dict__:
             await self.http.aclose()
+        await self.promotions.close_down()
         await self.services.orders.close()
         await self.hub.close()
         await self.inventory.close()

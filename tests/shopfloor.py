@@ -23,6 +23,7 @@ from liveroom.orders import LineRequest, Orders
 from liveroom.outbox import Outbox
 from liveroom.payments import Payments, Sandbox
 from liveroom.placing import place_batch
+from liveroom.promotions import Promotions
 from liveroom.refunding import NewRefund
 from liveroom.store import ledger, scripts, tables
 from liveroom.store.backplane import Backplane
@@ -55,6 +56,8 @@ def stock_a_shop(conn, stock: dict[str, int], limits: dict[str, int]) -> None:
         insert(tables.rooms),
         room | {"settings": {}, "pinned": [], "pinned_seq": 0, "created_at": 0},
     )
+    entry = {"room": "r1", "product": "p1", "position": 1, "state": "on"}
+    conn.execute(insert(tables.shelf), entry)
 
 
 class Floor:
@@ -89,6 +92,7 @@ class Floor:
             pay_within_s=60,
             closing_max_s=closing_max_s,
         )
+        self.promotions = Promotions(db, self.inventory, self.backplane, self.clock)
         self.outbox = Outbox(db, {"refund": self.orders.refund})
         self.heard: list[Event] = []
         self.heard_more = asyncio.Condition()
@@ -230,6 +234,7 @@ class Floor:
 
     async def close(self) -> None:
         """Close what was opened."""
+        await self.promotions.close_down()
         await self.orders.close()
         await self.inventory.close()
         await self.backplane.close()

@@ -21,7 +21,7 @@ VOCABULARY = {
 }
 # Each layer may import those before it; `wire` and `store` share a place and stay apart.
 LAYERS = ["vocabulary", "wire store", "services", "commands", "web", "server", "cli"]
-SERVER = {"chores", "server", "serving", "siblings", "stores", "supervisor"}
+SERVER = {"chores", "server", "serving", "stores", "supervisor"}
 TOP = {"cli", "demo", "__main__"}
 
 # Services that may import other services; all others stand alone beside their own parts.
@@ -40,8 +40,8 @@ PARTS = {
         ("expiring", "placing", "recent", "refunding", "settling", "sweeper", "telling"), "orders"
     ),
     **dict.fromkeys(("onair", "picture", "shelves"), "rooms"),
+    **dict.fromkeys(("carving", "drawing"), "promotions"),
     **dict.fromkeys(("stocktaking", "taking"), "inventory"),
-    "stripe_provider": "payments",
 }
 
 OWNERS = {
@@ -57,8 +57,6 @@ OWNERS = {
     "cyclopts": ["settings", "cli"],
     "rich": ["cli", "demo"],
     "jwt": ["auth"],
-    "stripe": ["stripe_provider"],
-    "requests": ["stripe_provider"],
     "prometheus_client": ["metrics"],
 }
 

@@ -31,11 +31,16 @@ class House:
         self.catalog, self.creators = Catalog(db), Creators(db)
         self.rooms = Rooms(db, self.backplane, self.clock)
         self.gates = {}
-        self.onair = OnAir(self.rooms, self.backplane, self.clock, node="n1", left=self.left)
+        self.onair = OnAir(
+            self.rooms, self.backplane, self.clock, node="n1", left=self.left, drops=self.drops
+        )
         self.passed = []
 
     async def left(self, pools):
         return {pool: self.gates[pool] for pool in pools if pool in self.gates}
+
+    async def drops(self, _room):
+        return []
 
     # what the hub lends
     def state(self, room, event):

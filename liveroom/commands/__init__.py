@@ -15,7 +15,7 @@ import msgspec
 from liveroom import arguments as args
 from liveroom import rooms
 from liveroom.auth import Member
-from liveroom.commands import buying, staging, talking
+from liveroom.commands import buying, promoting, staging, talking
 from liveroom.commands.calls import Call, Command, Run, Services, Who
 from liveroom.errors import Denied, Invalid
 from liveroom.ids import new_id
@@ -126,5 +126,9 @@ COMMANDS: Final[dict[str, Command]] = {
     "stock.adjust": Command(args.Adjust, Who.HOST, staging.stock_adjust),
     "sale.pause": Command(args.Nothing, Who.HOST, staging.sale_pause),
     "sale.resume": Command(args.Nothing, Who.HOST, staging.sale_resume),
+    "drop.schedule": Command(args.DropSchedule, Who.HOST, promoting.drop_schedule),
+    "drop.close": Command(args.Drop, Who.HOST, promoting.drop_close),
+    "drop.cancel": Command(args.Drop, Who.HOST, promoting.drop_cancel),
+    "drop.enter": Command(args.Drop, Who.MEMBER, promoting.drop_enter),
     "notice.post": Command(args.Text, Who.HOST, talking.notice_post),
 }

@@ -26,7 +26,7 @@ async def cart_show(call: Call) -> dict[str, Any]:
 
 async def cart_add(call: Call) -> dict[str, Any]:
     """Hold units of a SKU for the buyer; the cart with them."""
-    await _on_sale(call, [call.args.sku])
+    await _on_sale(call, [(call.args.sku, call.args.drop)])
     cart = await call.services.carts.add(
         buyer=call.member.id,
         room=call.room,
@@ -80,7 +80,7 @@ async def order_place(call: Call) -> dict[str, Any]:
         for line in call.args.lines
     ]
     try:
-        await _on_sale(call, [line.sku for line in lines])
+        await _on_sale(call, [(line.sku, line.drop) for line in lines])
         if call.args.coupon is not None:
             raise _no_coupon(call)
     except (Refused, Invalid) as refusal:
@@ -135,16 +135,22 @@ async def payment_start(call: Call) -> dict[str, Any]:
     return {"payment": payment.builtin()}
 
 
-async def _on_sale(call: Call, skus: list[str]) -> None:
+async def _on_sale(call: Call, lines: list[tuple[str, str | None]]) -> None:
     """`not_found` off the shelf, `not_open` or `sale_paused` where nothing is sold now.
 
-    A node's picture may lag behind SQL, so no refusal is given before SQL agrees.
+    A drop must be this room's, and its draw must have admitted the buyer; whether it is open
+    its gate says. A node's picture may lag behind SQL, so no refusal is given before SQL agrees.
     """
+    skus = [sku for sku, _ in lines]
     try:
         refuse_unless_on_sale(*await call.services.onair.facts(call.room), skus)
     except (Refused, Invalid):
         known = await call.services.rooms.facts(call.room)
         refuse_unless_on_sale(known.room, known.selling, skus)
+    dropped = [(sku, drop) for sku, drop in lines if drop is not None]
+    if dropped:
+        offered = call.services.promotions.refuse_unless_offered
+        await offered(call.room, call.member.id, dropped)
 
 
 def refuse_unless_on_sale(room: shapes.Room, selling: Mapping[str, str], skus: list[str]) -> None:

@@ -19,6 +19,7 @@ from liveroom.moderation import Moderation, SlowMode
 from liveroom.onair import OnAir
 from liveroom.orders import Orders
 from liveroom.payments import Payments
+from liveroom.promotions import Promotions
 from liveroom.rooms import Rooms
 from liveroom.store.backplane import Backplane
 from liveroom.store.database import Database
@@ -43,6 +44,7 @@ class Services:
     carts: Carts
     orders: Orders
     payments: Payments
+    promotions: Promotions
 
 
 class Who(StrEnum):

@@ -16,8 +16,10 @@ async def room_open(call: Call) -> dict[str, Any]:
 
 
 async def room_close(call: Call) -> dict[str, Any]:
-    """Close a live room for good."""
-    return await _changed(call, await call.services.rooms.close(call.room))
+    """Close a live room for good, and its drops with it."""
+    room = await call.services.rooms.close(call.room)
+    call.services.promotions.look_now()
+    return await _changed(call, room)
 
 
 async def room_set(call: Call) -> dict[str, Any]:
@@ -70,7 +72,7 @@ async def product_unpin(call: Call) -> dict[str, Any]:
 
 async def price_set(call: Call) -> dict[str, Any]:
     """Change the price of a SKU of the shelf: in SQL, at the gate, then on the screens."""
-    await _own_sku(call)
+    await own_sku(call)
     sku = await call.services.rooms.set_price(call.args.sku, call.args.price_minor)
     await call.services.inventory.set_price(sku.id, sku.price_minor)
     await call.services.rooms.tell_price(sku.id)
@@ -79,7 +81,7 @@ async def price_set(call: Call) -> dict[str, Any]:
 
 async def stock_restock(call: Call) -> dict[str, Any]:
     """Add units that came in; what is left then."""
-    await _own_sku(call)
+    await own_sku(call)
     sku = call.args.sku
     stock = await call.services.inventory.restock(
         sku, call.args.qty, call.operation, call.member.id
@@ -89,7 +91,7 @@ async def stock_restock(call: Call) -> dict[str, Any]:
 
 async def stock_adjust(call: Call) -> dict[str, Any]:
     """Count units in or out; what is left then. More than is free stays: `sold_out` says so."""
-    await _own_sku(call)
+    await own_sku(call)
     sku, delta = call.args.sku, call.args.delta
     why = text.clean(call.args.why)
     if delta == 0 or not why:
@@ -104,7 +106,7 @@ async def _changed(call: Call, room: Room) -> dict[str, Any]:
     return {"room": room.builtin()}
 
 
-async def _own_sku(call: Call) -> None:
+async def own_sku(call: Call) -> None:
     """`not_found` off the shelf; `forbidden` for the goods of a shop that is not the room's.
 
     A host selects other shops' products to sell, never to reprice or restock them.

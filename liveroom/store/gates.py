@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from enum import IntEnum
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -36,6 +37,15 @@ class Marked(Shut):
 
 class Lost(Shut):
     """A key of the partition is gone."""
+
+
+class Phase(IntEnum):
+    """What a gate is to its buyers; it only goes up. Only the house takes from a shut drop."""
+
+    ORDINARY = 0
+    SCHEDULED = 1
+    OPEN = 2
+    ENDED = 3
 
 
 class HoldRow(NamedTuple):
@@ -96,6 +106,7 @@ class GateRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     seq: int
     price: int
     limit: int | None = None
+    phase: int = Phase.ORDINARY
 
 
 class SetRow(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -104,6 +115,7 @@ class SetRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     pool: str
     price: int | None = None
     limit: int | None = None
+    phase: int | None = None
 
 
 class Grant(NamedTuple):
@@ -147,6 +159,7 @@ class Left(NamedTuple):
     seq: int
     price: int
     limit: int
+    phase: int
 
 
 class Range(NamedTuple):
@@ -184,6 +197,7 @@ class GateState(msgspec.Struct, kw_only=True):
     n: int
     price: int
     limit: int | None = None
+    phase: int = Phase.ORDINARY
 
 
 class Inspection(NamedTuple):

@@ -11,12 +11,23 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, text, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    bindparam,
+    case,
+    func,
+    insert,
+    select,
+    text,
+    tuple_,
+    update,
+)
 
 from liveroom.errors import Invalid, ensure
 from liveroom.store import tables
 from liveroom.store.database import now_ms
-from liveroom.store.gates import Count, GateRow, HoldRow, Range, Stuck
+from liveroom.store.gates import Count, GateRow, HoldRow, Phase, Range, Stuck
 
 _T = tables
 PARTITIONS_FACT: Final = "stock_partitions"
@@ -25,6 +36,9 @@ VOID_KEPT_MS: Final = 24 * 3600 * 1000
 """A transaction that may place a hold lives for seconds; the rest is for clocks that jump."""
 
 _AVAILABLE = _T.pools.c.initial + _T.pools.c.adjusted - _T.pools.c.reserved - _T.pools.c.sold
+_LIMIT = case(
+    (_T.pools.c.drop.is_(None), _T.skus.c.limit_per_buyer), else_=_T.drops.c.limit_per_buyer
+)
 
 
 class Fence(NamedTuple):
@@ -35,7 +49,7 @@ class Fence(NamedTuple):
 
 
 class PoolRow(NamedTuple):
-    """Where a pool stands, and what its gate asks; a limit of 0 is none."""
+    """Where a pool stands, and what its gate asks of a buyer; a limit of 0 is none."""
 
     pool: str
     sku: str
@@ -45,6 +59,7 @@ class PoolRow(NamedTuple):
     seq: int
     price: int
     limit: int
+    phase: Phase
 
 
 class Movements(msgspec.Struct):
@@ -165,12 +180,22 @@ def pools(conn: Connection, names: Iterable[str] | None = None) -> list[PoolRow]
         _T.pools.c.partition,
         _AVAILABLE,
         _T.pools.c.seq,
-        _T.skus.c.price_minor,
-        func.coalesce(_T.skus.c.limit_per_buyer, 0),
-    ).join(_T.skus, _T.skus.c.id == _T.pools.c.sku)
+        func.coalesce(_T.drops.c.price_minor, _T.skus.c.price_minor),
+        func.coalesce(_LIMIT, 0),
+        _T.drops.c.state,
+    )
+    query = query.join(_T.skus, _T.skus.c.id == _T.pools.c.sku)
+    query = query.outerjoin(_T.drops, _T.drops.c.id == _T.pools.c.drop)
     if names is not None:
         query = query.where(_T.pools.c.pool.in_(list(names)))
-    return [PoolRow(*row) for row in conn.execute(query)]
+    return [PoolRow(*row[:-1], phase_of(row[-1])) for row in conn.execute(query)]
+
+
+def phase_of(state: str | None) -> Phase:
+    """What a drop's state is to its gate; ordinary stock has none."""
+    if state is None:
+        return Phase.ORDINARY
+    return {"scheduled": Phase.SCHEDULED, "open": Phase.OPEN}.get(state, Phase.ENDED)
 
 
 def opening(conn: Connection, part: int) -> tuple[list[GateRow], list[Count]]:
@@ -182,7 +207,8 @@ def opening(conn: Connection, part: int) -> tuple[list[GateRow], list[Count]]:
         )
         .join(_T.pools, _T.pools.c.pool == _T.buyer_taken.c.pool)
         .join(_T.skus, _T.skus.c.id == _T.pools.c.sku)
-        .where(_T.pools.c.partition == part, _T.skus.c.limit_per_buyer.is_not(None))
+        .outerjoin(_T.drops, _T.drops.c.id == _T.pools.c.drop)
+        .where(_T.pools.c.partition == part, _LIMIT.is_not(None))
         .where(_T.buyer_taken.c.units > 0)
     )
     return [gate_of(row) for row in rows], [Count(*row) for row in conn.execute(counts)]
@@ -191,7 +217,12 @@ def opening(conn: Connection, part: int) -> tuple[list[GateRow], list[Count]]:
 def gate_of(row: PoolRow) -> GateRow:
     """The gate of a pool that nobody holds anything of."""
     return GateRow(
-        pool=row.pool, base=row.available, seq=row.seq, price=row.price, limit=row.limit or None
+        pool=row.pool,
+        base=row.available,
+        seq=row.seq,
+        price=row.price,
+        limit=row.limit or None,
+        phase=row.phase,
     )
 
 
@@ -304,11 +335,11 @@ def adjust(
     if part is None:
         raise Invalid("not_found", "There is no such stock.", data={"pool": pool})
     now_epoch = fence(conn, part, share=True).epoch
-    row = conn.execute(_LOCK_POOLS, {"pools": [pool]}).one()
+    row = conn.execute(LOCK_POOLS, {"pools": [pool]}).one()
     before = done(conn, pool, operation, kind=kind, units=units)
     if before is not None:
         return before
-    if hold is not None and (now_epoch != epoch or conn.execute(_IS_VOID, {"hold": hold}).first()):
+    if hold is not None and (now_epoch != epoch or conn.execute(IS_VOID, {"hold": hold}).first()):
         return None
     after = row.available + units
     ensure(after >= 0, f"{pool}: a reduction is more than what is free")
@@ -354,7 +385,7 @@ def resolve(conn: Connection, stuck: Sequence[Stuck]) -> Resolved:
     since: dict[str, int] = {}
     for hold, seq in stuck:
         since[hold.pool] = min(seq, since.get(hold.pool, seq))
-    conn.execute(_LOCK_POOLS, {"pools": sorted(since)}).all()
+    conn.execute(LOCK_POOLS, {"pools": sorted(since)}).all()
     rows = {
         row.hold: (pool, row)
         for pool, seq in sorted(since.items())
@@ -393,7 +424,7 @@ _SET_FACT = text(
 _MAKE_VOID = text(
     "INSERT INTO void_holds (hold, at) VALUES (:hold, :at) ON CONFLICT (hold) DO NOTHING"
 )
-_LOCK_POOLS = (
+LOCK_POOLS = (
     select(_T.pools.c.pool, _T.pools.c.seq, _AVAILABLE.label("available"))
     .where(_T.pools.c.pool.in_(bindparam("pools", expanding=True)))
     .order_by(_T.pools.c.pool)
@@ -407,7 +438,7 @@ _HOLDS_SINCE = select(_T.ledger.c.seq, _T.ledger.c.available_after, _T.ledger.c.
 _BY_OPERATION = select(_T.ledger).where(
     _T.ledger.c.pool == bindparam("pool"), _T.ledger.c.operation == bindparam("operation")
 )
-_IS_VOID = select(_T.void_holds.c.hold).where(_T.void_holds.c.hold == bindparam("hold"))
+IS_VOID = select(_T.void_holds.c.hold).where(_T.void_holds.c.hold == bindparam("hold"))
 _COUNTS = (
     select(_T.buyer_taken.c.pool, _T.buyer_taken.c.buyer, _T.pools.c.seq, _T.buyer_taken.c.units)
     .distinct()

@@ -35,7 +35,7 @@ class Sweep:
         self._gates = gates
         self._fences = fences
         self._reached: dict[str, tuple[int, int]] = {}  # pool -> (epoch, seq) the gate stood on
-        self._odd: dict[str, tuple[int, int]] = {}  # price and limit that a gate did not have
+        self._odd: dict[str, tuple[int, int, int]] = {}  # what a gate did not ask, and should
         self._unlimited: set[str] = set()  # pools whose gates had no limit when told last
         self._turn = 0
 
@@ -106,17 +106,17 @@ class Sweep:
         return bool(rows) and rows[0].seq < seq
 
     async def _set_odd(self, part: int, rows: Sequence[PoolRow], gates: dict[str, Left]) -> None:
-        """Set prices and limits that two sweeps in a row have found to differ from SQL.
+        """Set prices, limits and phases that two sweeps in a row have found to differ from SQL.
 
         One sweep alone may meet a price between its commit and its gate.
         """
         odd = {
-            row.pool: (row.price, row.limit)
+            row.pool: (row.price, row.limit, row.phase)
             for row in rows
-            if (row.price, row.limit) != (gates[row.pool].price, gates[row.pool].limit)
+            if (row.price, row.limit, row.phase) != gates[row.pool][3:]
         }
         lasting = [
-            SetRow(pool=pool, price=asked[0], limit=asked[1])
+            SetRow(pool=pool, price=asked[0], limit=asked[1], phase=asked[2])
             for pool, asked in odd.items()
             if self._odd.get(pool) == asked
         ]

@@ -33,6 +33,9 @@ metadata = MetaData(
 )
 
 
+DROP_FREE = '"drop" IS NOT NULL AND initial + adjusted > reserved + sold'
+
+
 def _id() -> Column[str]:
     return Column("id", Text, primary_key=True)
 
@@ -184,6 +187,12 @@ pools = Table(  # a SKU's ordinary stock ("sku:<id>") or one drop of it ("drop:<
     CheckConstraint("sold >= 0", name="sold"),
     CheckConstraint("initial + adjusted >= reserved + sold", name="available"),
     Index("ix_pools_sku", "sku"),
+    Index(  # what a drop has free: it returns once the drop has ended
+        "ix_pools_drop_free",
+        "drop",
+        sqlite_where=text(DROP_FREE),
+        postgresql_where=text(DROP_FREE),
+    ),
 )
 ledger = Table(  # every movement of a pool; the sequence has no gap
     "ledger",
@@ -191,14 +200,14 @@ ledger = Table(  # every movement of a pool; the sequence has no gap
     Column("pool", ForeignKey("pools.pool"), primary_key=True),
     Column("seq", BigInteger, primary_key=True),
     _ms("at"),
-    Column("kind", Text, nullable=False),  # reserve sell release restock adjust
+    Column("kind", Text, nullable=False),  # reserve sell release restock adjust carve return
     Column("adjusted", BigInteger, nullable=False, default=0),  # the change of each sum
     Column("reserved", BigInteger, nullable=False, default=0),
     Column("sold", BigInteger, nullable=False, default=0),
     Column("available_after", BigInteger, nullable=False),
     Column("order", Text),
     Column("hold", Text),
-    Column("operation", Text),  # makes a restock or adjustment happen once
+    Column("operation", Text),  # makes what is no order's happen once
     Column("why", Text),
     CheckConstraint("available_after >= 0", name="available_after"),
     Index("ix_ledger_order", "order"),
@@ -221,6 +230,51 @@ buyer_taken = Table(  # what counts against limit_per_buyer, changed under the p
     Column("buyer", Text, primary_key=True),
     Column("units", BigInteger, nullable=False),
     CheckConstraint("units >= 0", name="units"),
+)
+
+# ── flash drops (promotions.py) ───────────────────────────────────────────────────────────
+
+drops = Table(  # a drop's units are its pool's, "drop:<id>"
+    "drops",
+    metadata,
+    _id(),
+    Column("room", ForeignKey("rooms.id"), nullable=False),
+    Column("sku", ForeignKey("skus.id"), nullable=False),
+    Column("state", Text, nullable=False),  # scheduled → open → closed; scheduled → cancelled
+    Column("told", Text, nullable=False),  # the last state that gate and room were told; or ""
+    Column("quantity", BigInteger, nullable=False),
+    Column("price_minor", BigInteger, nullable=False),
+    Column("limit_per_buyer", BigInteger),
+    Column("admission", Text, nullable=False),  # first | draw
+    Column("seed", Text),  # of a draw: nobody's to see before it has closed
+    Column("entries", Integer, nullable=False),
+    Column("entries_digest", Text),  # written at opening
+    _ms("opens_at"),
+    _ms("closes_at"),
+    Column("operation", Text, nullable=False, unique=True),  # makes a scheduling happen once
+    _ms("created_at"),
+    _ms("changed_at"),
+    Index("ix_drops_room", "room", "state"),
+    Index(
+        "ix_drops_due",
+        "opens_at",
+        sqlite_where=text("state IN ('scheduled', 'open')"),
+        postgresql_where=text("state IN ('scheduled', 'open')"),
+    ),
+    Index(
+        "ix_drops_untold",
+        "id",
+        sqlite_where=text("told <> state"),
+        postgresql_where=text("told <> state"),
+    ),
+)
+drop_entries = Table(  # who takes part in a draw
+    "drop_entries",
+    metadata,
+    Column("drop", ForeignKey("drops.id"), primary_key=True),
+    Column("member", Text, primary_key=True),
+    Column("place", Integer),  # of those who were admitted at opening, from 0
+    _ms("at"),
 )
 
 # ── orders (orders.py) and payments (payments.py) ─────────────────────────────────────────

@@ -57,7 +57,7 @@ async def take_seat(
 
 
 async def own_part(services: Services, room: str, member: Member) -> dict[str, Any]:
-    """The member's cart and orders; what a store that is away cannot tell is left out."""
+    """The member's cart, orders and draws; what a store that is away cannot tell is left out."""
     if member.guest:
         return {"cart": None, "orders": []}
     own: dict[str, Any] = {}
@@ -70,6 +70,13 @@ async def own_part(services: Services, room: str, member: Member) -> dict[str, A
         own["orders"] = [order.builtin() for order in orders]
     except Unavailable as fault:
         log.info("orders_unread", code=fault.code)
+    draws = services.onair.draws(room)
+    if draws:
+        try:
+            entries = await services.promotions.entries_of(member.id, draws)
+            own["entries"] = [entry.builtin() for entry in entries]
+        except Unavailable as fault:
+            log.info("entries_unread", code=fault.code)
     return own
 
 

@@ -143,8 +143,7 @@ class Selling:
 
     async def _settle(self, provider: str, headers: Mapping[str, str], content: bytes) -> None:
         webhook = self._services.payments.verify(provider, headers, content)
-        if webhook is not None:
-            await self._services.orders.settle(webhook)
+        await self._services.orders.settle(webhook)
 
     async def give_token(self, request: Request) -> Response:
         """A viewer's token for whoever asks, good for a day."""

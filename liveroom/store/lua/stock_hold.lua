@@ -2,10 +2,11 @@
 -- Guarantees: requests are decided in order; a refused one changes nothing; a key that an open
 --   hold knows answers that hold again; left never falls below 0.
 -- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
--- Arguments: epoch, channel, held_ms, placing_ms, requests: msgpack of one
---   list of all requests, each as buyer, room, cart or false, number of lines, and of each line
---   id, pool, sku, drop or false, key, qty, price or false; a request with a cart is held, one without is placing; its lines are of different pools;
---   a buyer of '' has no limits.
+-- Arguments: epoch, channel, held_ms, placing_ms, requests: msgpack of one list of all requests,
+--   each as buyer, room, cart or false, number of lines, and of each line id, pool, sku, drop or
+--   false, key, qty, price or false; a request with a cart is held, one without is placing; its
+--   lines are of different pools; a buyer of '' is the house, which has no limits and may take
+--   from a drop that is shut.
 -- Returns: msgpack [word, now, answers]; word ok | shut | marked; an answer is
 --   [ok, then id, qty, price, state, due of each line] | [missing|due|busy|id_reused|not_open
 --   |limit_reached, pool] | [price_changed, pool, price] | [sold_out, pool, left, memorable].
@@ -27,7 +28,7 @@ local held_ms, placing_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 local function refusal(r, line, g, h)
   local pool, seen = line[POOL], line[SEEN]
   if not g then return {'missing', pool} end
-  if g.closed then return {'not_open', pool} end
+  if (g.phase == 1 or g.phase == 3) and r[WHO] ~= '' then return {'not_open', pool} end
   if h and h[STATE] ~= 'held' then return {'busy', pool} end
   if h and h[DUE] <= now then return {'due', pool} end
   if (seen and seen ~= g.price) or (h and h[PRICE] ~= g.price) then

@@ -257,6 +257,64 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("pool", name=op.f("pk_pools")),
     )
     op.create_index("ix_pools_sku", "pools", ["sku"], unique=False)
+    op.create_index(
+        "ix_pools_drop_free",
+        "pools",
+        ["drop"],
+        unique=False,
+        sqlite_where=sa.text('"drop" IS NOT NULL AND initial + adjusted > reserved + sold'),
+        postgresql_where=sa.text('"drop" IS NOT NULL AND initial + adjusted > reserved + sold'),
+    )
+    op.create_table(
+        "drops",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("room", sa.Text(), nullable=False),
+        sa.Column("sku", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("told", sa.Text(), nullable=False),
+        sa.Column("quantity", sa.BigInteger(), nullable=False),
+        sa.Column("price_minor", sa.BigInteger(), nullable=False),
+        sa.Column("limit_per_buyer", sa.BigInteger(), nullable=True),
+        sa.Column("admission", sa.Text(), nullable=False),
+        sa.Column("seed", sa.Text(), nullable=True),
+        sa.Column("entries", sa.Integer(), nullable=False),
+        sa.Column("entries_digest", sa.Text(), nullable=True),
+        sa.Column("opens_at", sa.BigInteger(), nullable=False),
+        sa.Column("closes_at", sa.BigInteger(), nullable=False),
+        sa.Column("operation", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["room"], ["rooms.id"], name=op.f("fk_drops_room")),
+        sa.ForeignKeyConstraint(["sku"], ["skus.id"], name=op.f("fk_drops_sku")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_drops")),
+        sa.UniqueConstraint("operation", name=op.f("uq_drops_operation")),
+    )
+    op.create_index("ix_drops_room", "drops", ["room", "state"], unique=False)
+    op.create_index(
+        "ix_drops_due",
+        "drops",
+        ["opens_at"],
+        unique=False,
+        sqlite_where=sa.text("state IN ('scheduled', 'open')"),
+        postgresql_where=sa.text("state IN ('scheduled', 'open')"),
+    )
+    op.create_index(
+        "ix_drops_untold",
+        "drops",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text("told <> state"),
+        postgresql_where=sa.text("told <> state"),
+    )
+    op.create_table(
+        "drop_entries",
+        sa.Column("drop", sa.Text(), nullable=False),
+        sa.Column("member", sa.Text(), nullable=False),
+        sa.Column("place", sa.Integer(), nullable=True),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["drop"], ["drops.id"], name=op.f("fk_drop_entries_drop")),
+        sa.PrimaryKeyConstraint("drop", "member", name=op.f("pk_drop_entries")),
+    )
     op.create_table(
         "buyer_taken",
         sa.Column("pool", sa.Text(), nullable=False),
