@@ -23,6 +23,7 @@ HOST_MAY = {
     "shelf.put": {"product": "p1"},
     "notice.post": {"text": "hello"},
     "room.set": {"slow_mode_s": 0},
+    "drop.schedule": {"sku": "s3", "quantity": 1, "price_minor": 1, "lasts_ms": 600_000},
     "sale.pause": {},
     "sale.resume": {},
 }
