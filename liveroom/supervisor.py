@@ -15,6 +15,7 @@ import functools
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
@@ -126,6 +127,8 @@ class Process(multiprocess.Process):
 
     def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
         self._parent = os.getpid()
+        self._has_answered = False
+        self._may_start_until = time.monotonic() + _START_MAX_S
         super().__init__(config, sockets)
 
     @property
@@ -139,6 +142,25 @@ class Process(multiprocess.Process):
         """Run in the child: tie it to its parent, then serve."""
         die_with_parent(self._parent)
         super().target(sockets)
+
+    def wait_until_ready(self, timeout: float, should_exit: threading.Event | None = None) -> bool:
+        """Whether it serves within `timeout` seconds."""
+        self._has_answered = super().wait_until_ready(timeout, should_exit)
+        return self._has_answered
+
+    def is_alive(self, timeout: float = 5) -> bool:
+        """Whether it runs and answers within `timeout` seconds.
+
+        One that has not answered yet is still starting, for which it has longer: on a busy
+        machine one worker after another would be killed before it ever serves.
+        """
+        if not self._has_answered and time.monotonic() < self._may_start_until:
+            self._has_answered = self.ping(0)
+            return self.process.is_alive()
+        with contextlib.suppress(OSError, EOFError):  # it has ended
+            while self.parent_conn.poll(0):  # answers to what it was asked while it started
+                self.parent_conn.recv()
+        return super().is_alive(timeout)
 
 
 def die_with_parent(parent: int) -> None:

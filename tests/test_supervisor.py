@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,8 +14,11 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from liveroom import stores
 from liveroom.ids import new_id
 from liveroom.serving import connections_within_files
+from liveroom.settings import Settings
+from liveroom.supervisor import Config, Process
 from tests.live import Live, Seat
 
 WAIT_MAX_S = 20.0
@@ -125,6 +129,26 @@ def test_a_worker_that_dies_is_replaced(server):
     for seat in _seats_on_both(server).values():
         seat.leave()
     assert server.stop() == 0
+
+
+def test_a_worker_that_still_starts_is_not_taken_for_one_that_hangs(tmp_path, redis_url):
+    """Before its first answer a worker only has to run; from then on it has to answer in time."""
+    settings = Settings(data=tmp_path, redis_url=redis_url, secret="s" * 40, workers=2)
+    stores.upgrade(settings)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.set_inheritable(True)
+        worker = Process(Config(settings), [listener])
+        worker.start()
+        try:
+            assert worker.is_alive(timeout=0), "it cannot have answered yet"
+            assert worker.wait_until_ready(WAIT_MAX_S)
+            _until(lambda: worker.is_alive(timeout=WAIT_MAX_S))
+            os.kill(worker.pid, signal.SIGSTOP)
+            _until(lambda: not worker.is_alive(timeout=0.1))
+        finally:
+            worker.kill()
+            worker.join()
 
 
 def test_workers_and_valkey_die_with_their_parent(server):
