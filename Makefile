@@ -31,6 +31,7 @@ test: $(INSTALLED_DEV) ## run every test, the JavaScript ones first; ARGS go to 
 faults: export LIVEROOM_FAULT_S = 60
 faults: export LIVEROOM_FAULT_VIEWERS = 200
 faults: export LIVEROOM_FAULT_STUCK = 1000
+faults: export LIVEROOM_FAULT_POINTS = all
 faults: export LIVEROOM_FAULT_LONG = 1
 faults: export LIVEROOM_FAULT_PAUSE_S = 10
 faults: export LIVEROOM_FAULT_FLUSHES = 100

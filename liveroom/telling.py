@@ -68,7 +68,6 @@ class Telling:
                 point("tell.told")
             if ended := [hold for after in afters for hold in after.ended]:
                 await self._inventory.release(ended)
-                point("tell.ended")
             if returned := [hold for after in afters for hold in after.returned]:
                 await self._inventory.back_to_held(returned)
         finally:
