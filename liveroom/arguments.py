@@ -165,6 +165,19 @@ class CartRemove(_Arguments):
     drop: Id | None = None
 
 
+class WaitlistJoin(_Arguments):
+    """Units to wait for."""
+
+    sku: Id
+    qty: Qty
+
+
+class Sku(_Arguments):
+    """A SKU, by id."""
+
+    sku: Id
+
+
 class Checkout(_Arguments):
     """The order that the cart becomes, under an id made by the client."""
 

@@ -148,6 +148,12 @@ class HoldChanged(_Data):  # noqa: D101
     why: str | None = None
 
 
+class WaitlistOffered(_Data):  # noqa: D101
+    sku: str
+    qty: int
+    until: int
+
+
 class OrderChanged(_Data):  # noqa: D101
     order: shapes.Order
 
@@ -184,6 +190,7 @@ EVENTS: Final[dict[str, Spec]] = {
     "chat.sampled": Spec(STATE, ChatSampled),
     "hold.placed": Spec(DIRECT, HoldChanged),
     "hold.expired": Spec(DIRECT, HoldChanged),
+    "waitlist.offered": Spec(DIRECT, WaitlistOffered),
     "order.placed": Spec(DIRECT, OrderChanged),
     "order.paid": Spec(DIRECT, OrderChanged),
     "order.expired": Spec(DIRECT, OrderChanged),

@@ -191,6 +191,21 @@ class Inventory:
             self._answered.keep(held)
         return held
 
+    async def offer(self, requests: Sequence[HoldRequest]) -> list[Hold | str]:
+        """Hold for those who wait, each one line: what there is, up to what it asked.
+
+        From then on only offers may hold of these pools; see `set_waiting`.
+
+        Returns:
+            For each request its hold, or the word that says why it got none.
+
+        Raises:
+            Unavailable: rebuilding, store_down. Some may have got what they asked.
+        """
+        offered = await self._taking.offer(requests)
+        self._answered.keep([one for one in offered if isinstance(one, Hold)])
+        return offered
+
     async def to_placing(self, buyer: str, room: str, order: str | None = None) -> list[Hold]:
         """Everything in the cart, for one order: place it within 5 s, or `back_to_held`.
 
@@ -320,6 +335,10 @@ class Inventory:
         await self._fences.call(
             ledger.partition_of(sku, self.partitions), self._gates.set, [setting]
         )
+
+    async def set_waiting(self, sku: str, *, waiting: bool) -> None:
+        """Let only offers hold from now on, or everybody again; after its commit."""
+        await self._stocktaking.set_waiting(sku, waiting=waiting)
 
     async def restock(self, sku: str, qty: int, operation: str, by: str) -> shapes.Stock:
         """Add units; what is left then. The same operation adds them once.

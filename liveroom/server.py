@@ -38,6 +38,7 @@ from liveroom.store import scripts
 from liveroom.store.backplane import Batch
 from liveroom.stores import Stores, audit_of, backplane_of, measure, open_database, stock_of
 from liveroom.sweeper import Sweeper
+from liveroom.waitlist import Waitlist
 from liveroom.web.app import Web, build
 from liveroom.wire.door import Door, Limits
 from liveroom.wire.http import RoomHttp
@@ -155,10 +156,12 @@ class Node:
             ring_max=settings.ring_max,
         )
         onair.attach(hub)
+        waitlist = Waitlist(database, inventory, backplane, clock)
         self._sweeper = Sweeper(
             database,
             {
                 "holds": expiring.sweep_once,
+                "waitlist": waitlist.sweep_once,
                 "orders": orders.expire_once,
                 "captures": orders.settle_waiting_once,
                 "drops": promotions.mend_once,
@@ -195,6 +198,7 @@ class Node:
             orders=orders,
             payments=payments,
             promotions=promotions,
+            waitlist=waitlist,
         )
         self._app = build(
             Web(

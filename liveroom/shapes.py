@@ -110,6 +110,14 @@ class Entry(Shape):
     admitted: bool | None = None
 
 
+class Waiting(Shape):
+    """A place on the waitlist of a SKU; a `qty` of 0 is none."""
+
+    sku: str
+    qty: int
+    ahead: int
+
+
 class Message(Shape):
     """What somebody said; `n` counts every message of the room's log."""
 

@@ -37,6 +37,10 @@ class Stocktaking:
             counts = await self._db.read(lambda conn: ledger.counts_in(conn, pool))
             await self._fences.call(self._part(sku), self._gates.count, counts)
 
+    async def set_waiting(self, sku: str, *, waiting: bool) -> None:
+        """Let only offers hold from now on, or everybody."""
+        await self._set(sku, SetRow(pool=ledger.pool_of(sku), waiting=waiting))
+
     async def restock(self, sku: str, qty: int, operation: str, why: str) -> Range:
         """Add units, once for each operation; see `Inventory.restock`."""
         ensure(qty > 0, "a restock adds units")

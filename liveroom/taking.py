@@ -70,6 +70,23 @@ class Taking:
         finally:
             self._memory.answered(probed)
 
+    async def offer(self, requests: Sequence[HoldRequest]) -> list[Hold | str]:
+        """A hold or the word of a refusal for each; see `Inventory.offer`."""
+        rows: dict[int, list[tuple[int, RequestRow]]] = {}
+        for at, request in enumerate(requests):
+            [(part, row)] = by_partition(request, len(self._fences.partitions)).items()
+            rows.setdefault(part, []).append((at, row))
+        answers: dict[int, Hold | str] = {}
+        for part, mine in sorted(rows.items()):
+            batch = [row for _, row in mine]
+            epoch, found = await self._fences.call(part, self._gates.offer, batch)
+            for (at, row), got in zip(mine, found, strict=True):
+                if isinstance(got, Granted):
+                    [answers[at]] = self._deadlines.granted(got, row, epoch)
+                else:
+                    answers[at] = got.word
+        return [answers[at] for at in range(len(requests))]
+
     async def give_up(self, holds: Iterable[str], *, void: bool) -> None:
         """End holds; those that are not `void` in SQL only while nobody else may place them.
 

@@ -26,6 +26,7 @@ from liveroom.promotions import Promotions
 from liveroom.rooms import NewRoom, Rooms
 from liveroom.store import scripts
 from liveroom.store.backplane import Backplane
+from liveroom.waitlist import Waitlist
 from liveroom.web.app import Web, build
 from liveroom.wire.hub import Hub
 
@@ -93,6 +94,7 @@ class House:
             orders=Orders(db, self.inventory, payments, backplane, Counters(), pay_within_s=900),
             payments=payments,
             promotions=self.promotions,
+            waitlist=Waitlist(db, self.inventory, backplane, self.clock),
         )
         self.commands = Commands(self.services)
         self.checks = {"redis": "ok", "sql": "ok"}

@@ -35,6 +35,7 @@ class Model:
     pools: dict[str, ModelPool]
     holds: dict[str, ModelHold] = field(default_factory=dict)
     orders: dict[str, list[ModelHold]] = field(default_factory=dict)
+    waited_for: set[str] = field(default_factory=set)
 
     def held(self, pool: str) -> int:
         """Units of open holds."""
@@ -43,6 +44,10 @@ class Model:
     def free(self, pool: str) -> int:
         """Units that may be promised: never may a gate say more."""
         return self.pools[pool].available - self.held(pool)
+
+    def shown(self, pool: str) -> int:
+        """What anybody may hold: nothing while others wait for it."""
+        return 0 if pool in self.waited_for else self.free(pool)
 
     def wanted_beyond_limit(self, pool: str, buyer: str, qty: int) -> bool:
         """Whether the buyer would have more than the limit, counting what is held."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,6 +28,7 @@ from liveroom.refunding import NewRefund
 from liveroom.store import ledger, scripts, tables
 from liveroom.store.backplane import Backplane
 from liveroom.store.database import Database
+from liveroom.waitlist import Waitlist
 
 SECRET = b"a secret of the tests"
 
@@ -93,6 +94,7 @@ class Floor:
             closing_max_s=closing_max_s,
         )
         self.promotions = Promotions(db, self.inventory, self.backplane, self.clock)
+        self.waitlist = Waitlist(db, self.inventory, self.backplane, self.clock)
         self.outbox = Outbox(db, {"refund": self.orders.refund})
         self.heard: list[Event] = []
         self.heard_more = asyncio.Condition()
@@ -177,10 +179,13 @@ class Floor:
 
     async def hears(self, name: str, order: str) -> Event:
         """The direct event of this name about this order, once it has come."""
+        return await self.hears_one(name, lambda event: event.data["order"]["id"] == order)
+
+    async def hears_one(self, name: str, fits: Callable[[Event], bool]) -> Event:
+        """The first direct event of this name that fits, once it has come."""
 
         def found() -> Event | None:
-            mine = (e for e in self.heard if e.name == name and e.data["order"]["id"] == order)
-            return next(mine, None)
+            return next((e for e in self.heard if e.name == name and fits(e)), None)
 
         async with asyncio.timeout(5), self.heard_more:
             await self.heard_more.wait_for(found)

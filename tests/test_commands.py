@@ -89,7 +89,6 @@ LATER = [
     "coupon.claim",
     "giveaway.enter",
     "auction.bid",
-    "waitlist.join",
     "words.set",
 ]
 

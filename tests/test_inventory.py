@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import tempfile
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
 from liveroom.inventory import Hold, HoldLineRequest, HoldRequest, Inventory, Told
 from liveroom.placing import place_batch
 from liveroom.shapes import Order
-from liveroom.store import keys, ledger, scripts, sweep, tables
+from liveroom.store import keys, ledger, scripts, sweep, tables, waiting
 from liveroom.store.database import Database, now_ms
 
 STOCK = {"s1": 6, "s2": 3}
@@ -283,13 +284,61 @@ class Selling(RuleBasedStateMachine):
         """Only what is free at the gate can be taken away."""
         operation = self.name("a")
         left = self.do(self.node.left([f"sku:{sku}"]))[f"sku:{sku}"][0]
+        waited_for = f"sku:{sku}" in self.model.waited_for
         refusal = self.do(outcome(self.node.adjust(sku, -qty, operation, "ann", "lost")))
         if isinstance(refusal, LiveroomError):
-            assert refusal.data == {"sku": sku, "left": left}
-            assert left < qty
+            assert refusal.data["left"] < qty
+            assert waited_for or refusal.data["left"] == left
             return
         self.do(self.node.adjust(sku, -qty, operation, "ann", "lost"))
         self.model.pools[f"sku:{sku}"].available -= qty
+
+    @rule(sku=st.sampled_from(list(STOCK)))
+    def wait_for(self, sku):
+        """Somebody joins the waitlist: from now on only offers hold, also after a wipe."""
+        wish = {"pool": f"sku:{sku}", "member": "zoe", "room": "r1", "qty": 1}
+        self.do(self.db.write(partial(waiting.join, **wish)))
+        self.do(self.node.set_waiting(sku, waiting=True))
+        self.model.waited_for.add(f"sku:{sku}")
+
+    @rule(sku=st.sampled_from(list(STOCK)))
+    def wait_no_more(self, sku):
+        """The list is empty: everybody may hold again."""
+        pool = f"sku:{sku}"
+        if pool not in self.model.waited_for:
+            return
+        self.do(self.db.write(partial(waiting.leave, pool=pool, member="zoe")))
+        self.do(self.node.set_waiting(sku, waiting=False))
+        [joined] = [last for one, last in self.do(self.db.read(waiting.lists)).empty if one == pool]
+        assert self.do(self.db.write(partial(waiting.close, pool=pool, joined=joined)))
+        self.model.waited_for.remove(pool)
+
+    @rule(
+        target=holds,
+        buyers=st.permutations(BUYERS),
+        sku=st.sampled_from(list(STOCK)),
+        qty=st.integers(1, 4),
+    )
+    def offer_and_check_out(self, buyers, sku, qty):
+        """Offered is what there is, up to what was asked; the next get what is over."""
+        pool = f"sku:{sku}"
+        if pool not in self.model.waited_for:
+            return multiple()
+        asked = [
+            wanted(self.name("w"), line(sku, qty), buyer=buyer, kind="held") for buyer in buyers
+        ]
+        made = []
+        for buyer, got in zip(buyers, self.do(self.node.offer(asked)), strict=True):
+            if isinstance(got, str):
+                assert got in {"sold_out", "limit_reached", "busy", "price_changed"}
+                continue
+            assert 1 <= got.qty <= qty
+            order = self.name("o")
+            holds = self.do(self.node.to_placing(buyer, "r1", order))
+            assert [hold.id for hold in holds] == [got.id]
+            self.model.holds[got.id] = ModelHold(pool, buyer, got.qty, True, False)
+            made.append((wanted(order, line(sku, got.qty), buyer=buyer), holds))
+        return multiple(*made)
 
     @rule()
     def wipe(self):
@@ -306,7 +355,7 @@ class Selling(RuleBasedStateMachine):
         for hold in [hold for hold, what in self.model.holds.items() if what.due]:
             del self.model.holds[hold]
         left = self.do(self.node.left(list(self.model.pools)))
-        assert {p: got[0] for p, got in left.items()} == {p: self.model.free(p) for p in left}
+        assert {p: got[0] for p, got in left.items()} == {p: self.model.shown(p) for p in left}
         self.do(audited(self.db, self.node))
 
     @invariant()
@@ -314,7 +363,7 @@ class Selling(RuleBasedStateMachine):
         """At every moment a gate offers at most what nobody has."""
         left = self.do(self.node.left(list(self.model.pools)))
         for pool, (units, _) in left.items():
-            assert 0 <= units <= self.model.free(pool)
+            assert 0 <= units <= self.model.shown(pool)
 
 
 def test_the_gates_agree_with_the_model(redis_url, _empty_schema) -> None:  # noqa: PT019

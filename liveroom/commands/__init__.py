@@ -108,6 +108,8 @@ COMMANDS: Final[dict[str, Command]] = {
     "cart.add": Command(args.CartAdd, Who.MEMBER, buying.cart_add),
     "cart.remove": Command(args.CartRemove, Who.MEMBER, buying.cart_remove),
     "cart.show": Command(args.Nothing, Who.MEMBER, buying.cart_show),
+    "waitlist.join": Command(args.WaitlistJoin, Who.MEMBER, buying.waitlist_join),
+    "waitlist.leave": Command(args.Sku, Who.MEMBER, buying.waitlist_leave),
     "cart.checkout": Command(args.Checkout, Who.MEMBER, buying.cart_checkout, by_order_id=True),
     "order.place": Command(args.OrderPlace, Who.MEMBER, buying.order_place, by_order_id=True),
     "order.show": Command(args.Order, Who.MEMBER, buying.order_show),

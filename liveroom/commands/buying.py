@@ -63,6 +63,21 @@ async def cart_remove(call: Call) -> dict[str, Any]:
     return {"cart": cart.builtin()}
 
 
+async def waitlist_join(call: Call) -> dict[str, Any]:
+    """Wait for units of a SKU that is sold out; a place in the line."""
+    await _on_sale(call, [(call.args.sku, None)])
+    place = await call.services.waitlist.join(
+        member=call.member.id, room=call.room, sku=call.args.sku, qty=call.args.qty
+    )
+    return {"waiting": place.builtin()}
+
+
+async def waitlist_leave(call: Call) -> dict[str, Any]:
+    """Wait no more."""
+    place = await call.services.waitlist.leave(member=call.member.id, sku=call.args.sku)
+    return {"waiting": place.builtin()}
+
+
 async def cart_checkout(call: Call) -> dict[str, Any]:
     """Order what the cart holds, all of it or nothing."""
     if call.args.coupon is not None:

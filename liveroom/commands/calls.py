@@ -23,6 +23,7 @@ from liveroom.promotions import Promotions
 from liveroom.rooms import Rooms
 from liveroom.store.backplane import Backplane
 from liveroom.store.database import Database
+from liveroom.waitlist import Waitlist
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class Services:
     orders: Orders
     payments: Payments
     promotions: Promotions
+    waitlist: Waitlist
 
 
 class Who(StrEnum):

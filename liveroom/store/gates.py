@@ -107,6 +107,7 @@ class GateRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     price: int
     limit: int | None = None
     phase: int = Phase.ORDINARY
+    waiting: bool = False
 
 
 class SetRow(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -116,6 +117,7 @@ class SetRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     price: int | None = None
     limit: int | None = None
     phase: int | None = None
+    waiting: bool | None = None
 
 
 class Grant(NamedTuple):
@@ -198,6 +200,7 @@ class GateState(msgspec.Struct, kw_only=True):
     price: int
     limit: int | None = None
     phase: int = Phase.ORDINARY
+    waiting: bool = False
 
 
 class Inspection(NamedTuple):
@@ -222,13 +225,18 @@ class Gates:
         self, part: int, epoch: int, requests: Sequence[RequestRow]
     ) -> list[Granted | NotHeld]:
         """An answer for each request, in order; one call for all of them."""
-        flat: list[Any] = []
-        for buyer, room, cart, lines in requests:
-            flat += (buyer, room, cart, len(lines))
-            for line in lines:
-                flat += line
-        args = self._held_ms, self._placing_ms, pack(flat)
+        args = self._held_ms, self._placing_ms, _flat(requests)
         now, answers = await self._call(_HOLD, part, epoch, *args)
+        return [_granted(now, answer) for answer in answers]
+
+    async def offer(
+        self, part: int, epoch: int, requests: Sequence[RequestRow]
+    ) -> list[Granted | NotHeld]:
+        """The same for those who wait, each for one line: what there is, up to what it asked.
+
+        From then on nobody else may hold of these pools, until `set` says that nobody waits.
+        """
+        now, answers = await self._call(_OFFER, part, epoch, self._held_ms, _flat(requests))
         return [_granted(now, answer) for answer in answers]
 
     async def place(self, part: int, epoch: int, cart: str, order: str) -> Held | None:
@@ -387,7 +395,7 @@ def _scripts(*verbs: str) -> Iterator[Script]:
 _HOLD, _PLACE, _CART, _RELEASE, _RETURN = _scripts("hold", "place", "cart", "release", "return")
 _TELL, _EXPIRE, _STUCK, _LEFT, _SET = _scripts("tell", "expire", "stuck", "left", "set")
 _COUNT, _ADD, _LOAD, _OPEN, _MARK = _scripts("count", "add", "load", "open", "mark")
-_ADOPT, _INSPECT = _scripts("adopt", "inspect")
+_ADOPT, _INSPECT, _OFFER = _scripts("adopt", "inspect", "offer")
 
 
 def _opened(answer: list[Any], part: int, epoch: int) -> list[Any]:
@@ -403,6 +411,15 @@ def _opened(answer: list[Any], part: int, epoch: int) -> list[Any]:
 def _holds(rows: Any) -> list[HoldRow]:
     # An empty Lua table may arrive as an empty map.
     return [HoldRow(*row) for row in rows or ()]
+
+
+def _flat(requests: Sequence[RequestRow]) -> bytes:
+    flat: list[Any] = []
+    for buyer, room, cart, lines in requests:
+        flat += (buyer, room, cart, len(lines))
+        for line in lines:
+            flat += line
+    return pack(flat)
 
 
 def _granted(now: int, answer: list[Any]) -> Granted | NotHeld:

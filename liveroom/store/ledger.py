@@ -211,11 +211,13 @@ def opening(conn: Connection, part: int) -> tuple[list[GateRow], list[Count]]:
         .where(_T.pools.c.partition == part, _LIMIT.is_not(None))
         .where(_T.buyer_taken.c.units > 0)
     )
-    return [gate_of(row) for row in rows], [Count(*row) for row in conn.execute(counts)]
+    waited_for = set(conn.execute(_WAITED_FOR).scalars())
+    gates = [gate_of(row, waiting=row.pool in waited_for) for row in rows]
+    return gates, [Count(*row) for row in conn.execute(counts)]
 
 
-def gate_of(row: PoolRow) -> GateRow:
-    """The gate of a pool that nobody holds anything of."""
+def gate_of(row: PoolRow, *, waiting: bool = False) -> GateRow:
+    """The gate of a pool that nobody holds anything of; `waiting`: only offers may hold."""
     return GateRow(
         pool=row.pool,
         base=row.available,
@@ -223,6 +225,7 @@ def gate_of(row: PoolRow) -> GateRow:
         price=row.price,
         limit=row.limit or None,
         phase=row.phase,
+        waiting=waiting,
     )
 
 
@@ -415,6 +418,7 @@ def _range(pool: str, *rows: Any) -> Range:
     return Range(pool, rows[0].seq, rows[-1].seq, rows[-1].available_after, holds)
 
 
+_WAITED_FOR = select(_T.waitlists.c.pool).where(_T.waitlists.c.open)
 _SUMS = ("initial", "adjusted", "reserved", "sold", "seq")
 _MAKE_FENCE = text("INSERT INTO fences (partition, epoch) VALUES (:partition, 0)")
 _SET_FACT = text(

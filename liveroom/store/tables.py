@@ -277,6 +277,29 @@ drop_entries = Table(  # who takes part in a draw
     _ms("at"),
 )
 
+# ── waitlists (waitlist.py, store/waiting.py) ─────────────────────────────────────────────
+
+waitlists = Table(  # a pool somebody has ever waited for
+    "waitlists",
+    metadata,
+    Column("pool", ForeignKey("pools.pool"), primary_key=True),
+    Column("open", Boolean, nullable=False),  # while open, the gate lets only offers hold
+    Column("joined", BigInteger, nullable=False),  # the last place that was given
+    Index("ix_waitlists_open", "open"),
+)
+waiting = Table(  # who waits, in order of place; an offer ends the row
+    "waiting",
+    metadata,
+    Column("pool", ForeignKey("waitlists.pool"), primary_key=True),
+    Column("place", BigInteger, primary_key=True),
+    Column("member", Text, nullable=False),
+    Column("room", ForeignKey("rooms.id"), nullable=False),
+    Column("qty", Integer, nullable=False),
+    _ms("since"),
+    CheckConstraint("qty > 0", name="qty"),
+    Index("uq_waiting_member", "pool", "member", unique=True),
+)
+
 # ── orders (orders.py) and payments (payments.py) ─────────────────────────────────────────
 
 orders = Table(

@@ -62,6 +62,7 @@ REPLIES: Final[dict[str, type[Any]]] = {
     "product": shapes.Product,
     "creator": shapes.Creator,
     "sku": shapes.Sku,
+    "waiting": shapes.Waiting,
 }
 
 

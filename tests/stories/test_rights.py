@@ -11,6 +11,7 @@ MEMBER_MAY = {
     "cart.show": {},
     "cart.add": {"sku": "s1", "qty": 1},
     "cart.remove": {"sku": "s1"},
+    "waitlist.leave": {"sku": "s1"},
     "creator.follow": {"creator": "mia"},
     "creator.unfollow": {"creator": "mia"},
 }

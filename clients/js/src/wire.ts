@@ -135,6 +135,13 @@ export interface You {
   roles: string[];
 }
 
+/** A place on a SKU's waitlist: how many are ahead; a `qty` of 0 is no place. */
+export interface Waiting {
+  sku: string;
+  qty: number;
+  ahead: number;
+}
+
 /** What a line asks for; `price_minor` is the price the buyer saw. */
 export interface LineRequest {
   sku: string;
@@ -159,6 +166,8 @@ export interface Commands {
   "cart.add": Does<LineRequest, { cart: Cart }>;
   "cart.remove": Does<{ sku: string; drop?: string }, { cart: Cart }>;
   "cart.show": Does<Nothing, { cart: Cart }>;
+  "waitlist.join": Does<{ sku: string; qty: number }, { waiting: Waiting }>;
+  "waitlist.leave": Does<{ sku: string }, { waiting: Waiting }>;
   "cart.checkout": Does<{ order: string; coupon?: string }, { order: Order }>;
   "order.place": Does<
     { order: string; lines: LineRequest[]; coupon?: string; again?: boolean },
@@ -209,6 +218,7 @@ export interface Events extends OrderEvents, RoomEvents, DropEvents {
   "viewers.counted": { viewers: number; v: number };
   "reactions.counted": { reactions: Record<string, number>; v: number };
   "chat.sampled": { shown: number; posted: number };
+  "waitlist.offered": { sku: string; qty: number; until: number };
   "hold.placed": { hold: Hold; why?: string };
   "hold.expired": { hold: Hold; why?: string };
 }

@@ -68,6 +68,18 @@ class Cart(Feature):
         return await _until_answered(self._send, "cart.checkout", order=order or new_id())
 
 
+class Waitlist(Feature):
+    """Waiting for what is sold out; an offer comes as `waitlist.offered` and is in the cart."""
+
+    async def join(self, sku: str, qty: int = 1) -> Thing:
+        """Wait for units: the place, with how many are `ahead`."""
+        return (await self._send("waitlist.join", sku=sku, qty=qty))["waiting"]  # type: ignore[no-any-return]
+
+    async def leave(self, sku: str) -> Thing:
+        """Wait no more."""
+        return (await self._send("waitlist.leave", sku=sku))["waiting"]  # type: ignore[no-any-return]
+
+
 class Orders(Feature):
     """This buyer's orders."""
 

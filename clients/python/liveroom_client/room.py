@@ -74,6 +74,7 @@ class Room:
         self.messages = features.Messages(self.command)
         self.reactions = features.Reactions(self.command)
         self.cart = features.Cart(self.command)
+        self.waitlist = features.Waitlist(self.command)
         self.orders = features.Orders(self.command)
         self.payments = features.Payments(self.command)
         self.host = features.Host(self.command)

@@ -1,6 +1,7 @@
 -- Hold units for a batch of requests, each all its lines or none.
 -- Guarantees: requests are decided in order; a refused one changes nothing; a key that an open
---   hold knows answers that hold again; left never falls below 0.
+--   hold knows answers that hold again; left never falls below 0; while somebody waits for a
+--   pool, nobody but the house (a buyer of '') holds of it here.
 -- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
 -- Arguments: epoch, channel, held_ms, placing_ms, requests: msgpack of one list of all requests,
 --   each as buyer, room, cart or false, number of lines, and of each line id, pool, sku, drop or
@@ -22,35 +23,8 @@ end
 -- part: stock_pack
 -- part: stock_save
 -- part: stock_ahead
-local held_ms, placing_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
-
--- Why this line cannot be held, in the fixed order; the number of units comes last, in decide.
-local function refusal(r, line, g, h)
-  local pool, seen = line[POOL], line[SEEN]
-  if not g then return {'missing', pool} end
-  if (g.phase == 1 or g.phase == 3) and r[WHO] ~= '' then return {'not_open', pool} end
-  if h and h[STATE] ~= 'held' then return {'busy', pool} end
-  if h and h[DUE] <= now then return {'due', pool} end
-  if (seen and seen ~= g.price) or (h and h[PRICE] ~= g.price) then
-    return {'price_changed', pool, g.price}
-  end
-  local field = limited_field(r, line)
-  local units = field and (taken[field] and cmsgpack.unpack(taken[field])[2] or 0) + held_by(field)
-  if field and units + line[UNITS] > g.limit then
-    return {'limit_reached', pool}
-  end
-end
-
-local function make(r, line, g)
-  local cart = r[CART]
-  local due = now + (cart and held_ms or placing_ms)
-  opened = opened + 1
-  if cart then change_cart(cart, nil, line[ID]) end
-  return {line[ID], line[POOL], line[SKU], line[DROP], r[WHO], r[WHERE], 0, g.price,
-    cart and 'held' or 'placing', due, cart and due, {}, false, false,
-    g.limit and r[WHO] ~= '' or false}
-end
-
+local held_ms, placing_ms, offering = tonumber(ARGV[3]), tonumber(ARGV[4]), false
+-- part: stock_make
 -- part: stock_decide
 local requests, answers = read_requests(cmsgpack.unpack(ARGV[5])), {}
 read_ahead(requests)

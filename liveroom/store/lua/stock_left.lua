@@ -16,7 +16,7 @@ end
 local found = {}
 for i, pool in ipairs(cmsgpack.unpack(ARGV[3])) do
   local g = gate(pool)
-  found[i] = g and {g.base - g.held, epoch * 4294967296 + g.n, g.seq, g.price, g.limit or 0,
+  found[i] = g and {left_of(g), epoch * 4294967296 + g.n, g.seq, g.price, g.limit or 0,
     g.phase or 0}
 end
 return cmsgpack.pack({'ok', now, found})

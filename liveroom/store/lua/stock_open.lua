@@ -12,11 +12,12 @@ local whole = redis.call('HLEN', gates_key) == gates_count + 1
 if stale or not whole then
   return cmsgpack.pack({'shut', now})
 end
+-- part: stock_gates
 local told = {}
 local fields = redis.call('HGETALL', gates_key)
 for i = 1, #fields, 2 do
   if fields[i] ~= '#' then
-    told[#told + 1] = {fields[i], cmsgpack.unpack(fields[i + 1]).base, epoch * 4294967296}
+    told[#told + 1] = {fields[i], left_of(cmsgpack.unpack(fields[i + 1])), epoch * 4294967296}
   end
 end
 redis.call('HDEL', fence_key, 'mark')

@@ -1,10 +1,12 @@
--- Set what a gate asks of a request: price, limit and phase. Never what it has.
+-- Set what a gate asks of a request: price, limit, phase, whether somebody waits. Never what it
+--   has.
 -- Guarantees: a pool without a gate is left alone; only what is given changes;
 --   a phase only goes up, so that word of an earlier one, come late, opens nothing again.
 -- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
--- Arguments: epoch, channel, settings: msgpack of [{pool, price?, limit? (0: none), phase?}].
+-- Arguments: epoch, channel,
+--   settings: msgpack of [{pool, price?, limit? (0: none), phase?, waiting?}].
 -- Returns: msgpack [word, now]; word ok | shut.
--- Emits: nothing; what is left does not change.
+-- Emits: [[pool, left, v]] on the channel, once, where somebody waits now or nobody any more.
 -- part: stock_begin
 if not open then
   return cmsgpack.pack({'shut', now})
@@ -20,6 +22,7 @@ for _, new in ipairs(cmsgpack.unpack(ARGV[3])) do
     if new.phase and new.phase > (g.phase or 0) then
       g.phase = new.phase
     end
+    if new.waiting ~= nil then g.waiting = new.waiting or nil end
   end
 end
 save_gates()

@@ -26,7 +26,10 @@ local function find(r, lines)
   end
 end
 
-local function short(line, g)
+local function short(r, line, g)
+  if g.waiting and not offering and r[WHO] ~= '' then
+    return {'sold_out', line[POOL], 0, false}
+  end
   local left = g.base - g.held
   if left >= line[UNITS] then return nil end
   local parked = redis.call('HEXISTS', parked_key, line[POOL]) == 1
@@ -46,7 +49,7 @@ local function decide(r)
     end
   end
   for i = 1, #lines do
-    no = no or not lines[i][FOUND] and short(lines[i], gates[lines[i][POOL]])
+    no = no or not lines[i][FOUND] and short(r, lines[i], gates[lines[i][POOL]])
   end
   if no then return cmsgpack.pack(no) end
   -- From here on it must succeed.

@@ -1,11 +1,16 @@
 local gates, read, left_before = {}, {}, {} -- of the pools this call has looked at
 
+-- What anybody could hold now: nothing while others wait, since only offers may hold then.
+local function left_of(g)
+  return g.waiting and 0 or g.base - g.held
+end
+
 local function gate(pool)
   if gates[pool] == nil then
     local packed = redis.call('HGET', gates_key, pool)
     gates[pool] = packed and cmsgpack.unpack(packed) or false
     read[pool] = packed
-    left_before[pool] = packed and gates[pool].base - gates[pool].held
+    left_before[pool] = packed and left_of(gates[pool])
   end
   return gates[pool]
 end
@@ -15,7 +20,7 @@ local function save_gates()
   local told = {}
   for pool, g in pairs(gates) do
     if g then
-      local left = g.base - g.held
+      local left = left_of(g)
       if left ~= left_before[pool] then
         g.n = g.n + 1
         told[#told + 1] = {pool, left, epoch * 4294967296 + g.n}

@@ -11,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 
-def upgrade() -> None:
+def upgrade() -> None:  # noqa: PLR0915 - a statement a table
     """Make every table."""
     op.create_table(
         "creators",
@@ -315,6 +315,29 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["drop"], ["drops.id"], name=op.f("fk_drop_entries_drop")),
         sa.PrimaryKeyConstraint("drop", "member", name=op.f("pk_drop_entries")),
     )
+    op.create_table(
+        "waitlists",
+        sa.Column("pool", sa.Text(), nullable=False),
+        sa.Column("open", sa.Boolean(), nullable=False),
+        sa.Column("joined", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["pool"], ["pools.pool"], name=op.f("fk_waitlists_pool")),
+        sa.PrimaryKeyConstraint("pool", name=op.f("pk_waitlists")),
+    )
+    op.create_index("ix_waitlists_open", "waitlists", ["open"], unique=False)
+    op.create_table(
+        "waiting",
+        sa.Column("pool", sa.Text(), nullable=False),
+        sa.Column("place", sa.BigInteger(), nullable=False),
+        sa.Column("member", sa.Text(), nullable=False),
+        sa.Column("room", sa.Text(), nullable=False),
+        sa.Column("qty", sa.Integer(), nullable=False),
+        sa.Column("since", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("qty > 0", name=op.f("ck_waiting_qty")),
+        sa.ForeignKeyConstraint(["pool"], ["waitlists.pool"], name=op.f("fk_waiting_pool")),
+        sa.ForeignKeyConstraint(["room"], ["rooms.id"], name=op.f("fk_waiting_room")),
+        sa.PrimaryKeyConstraint("pool", "place", name=op.f("pk_waiting")),
+    )
+    op.create_index("uq_waiting_member", "waiting", ["pool", "member"], unique=True)
     op.create_table(
         "buyer_taken",
         sa.Column("pool", sa.Text(), nullable=False),

@@ -1,0 +1,156 @@
+"""Waitlists in SQL: who waits for a pool, in what order, and whether its gate must know.
+
+Functions here run inside somebody's transaction and never await. A list's row is locked by
+whoever joins and by whoever closes it, so a list never closes over somebody who joins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, text, update
+
+from liveroom.errors import Refused
+from liveroom.store import tables
+from liveroom.store.database import now_ms
+
+_T = tables
+WAITING_MAX: Final = 10_000
+"""How many may wait for one pool."""
+HEADS_MAX: Final = 100
+"""To how many of one pool units are offered at once."""
+LISTED_MAX: Final = 1_000
+"""How many rows of all pools are looked at together."""
+
+
+class Waiter(NamedTuple):
+    """One who waits: a place in a pool's list, and what was asked."""
+
+    pool: str
+    place: int
+    sku: str
+    member: str
+    room: str
+    qty: int
+
+
+class Lists(NamedTuple):
+    """Those next in every open list, and the lists nobody is in, each with its last place."""
+
+    heads: list[Waiter]
+    empty: list[tuple[str, int]]
+
+
+def join(conn: Connection, *, pool: str, member: str, room: str, qty: int) -> int:
+    """Wait for units, or for another number of them in the same place; how many are ahead.
+
+    Raises:
+        Refused: `limit_reached`: the member has all the units of this pool that a buyer may
+            have, or the list is full.
+    """
+    conn.execute(_MAKE_LIST, {"pool": pool})
+    last = conn.execute(_LOCK_LIST, {"pool": pool}).scalar_one()
+    mine = (_T.waiting.c.pool == pool) & (_T.waiting.c.member == member)
+    place = conn.scalar(select(_T.waiting.c.place).where(mine))
+    if place is not None:
+        conn.execute(update(_T.waiting).where(mine).values(qty=qty, room=room))
+        return _ahead(conn, pool, place)
+    ahead = _ahead(conn, pool, last + 1)
+    if ahead >= WAITING_MAX or _has_all(conn, pool, member):
+        raise Refused("limit_reached")
+    # From here on it must succeed.
+    _set_list(conn, pool, joined=last + 1, open=True)
+    row = {"pool": pool, "place": last + 1, "member": member, "room": room, "qty": qty}
+    conn.execute(insert(_T.waiting), row | {"since": now_ms(conn)})
+    return ahead
+
+
+def leave(conn: Connection, *, pool: str, member: str) -> None:
+    """Wait no more; whoever does not wait may leave too."""
+    conn.execute(delete(_T.waiting).where(_T.waiting.c.pool == pool, _T.waiting.c.member == member))
+
+
+def lists(conn: Connection) -> Lists:
+    """What a sweep needs of every open list, in order of place.
+
+    Who waits in a room that has paused its sales is passed over until it sells again.
+    """
+    place = func.row_number().over(partition_by=_T.waiting.c.pool, order_by=_T.waiting.c.place)
+    ranked = (
+        select(_T.waiting, _T.pools.c.sku, place.label("rank"))
+        .join(_T.pools, _T.pools.c.pool == _T.waiting.c.pool)
+        .join(_T.rooms, _T.rooms.c.id == _T.waiting.c.room)
+        .where(_T.rooms.c.state == "live", ~_T.rooms.c.paused)
+        .subquery()
+    )
+    heads = select(ranked).where(ranked.c.rank <= HEADS_MAX)
+    heads = heads.order_by(ranked.c.rank, ranked.c.pool).limit(LISTED_MAX)
+    nobody = ~select(_T.waiting.c.pool).where(_T.waiting.c.pool == _T.waitlists.c.pool).exists()
+    empty = select(_T.waitlists.c.pool, _T.waitlists.c.joined).where(_T.waitlists.c.open, nobody)
+    return Lists(
+        [_waiter(row) for row in conn.execute(heads)],
+        [(row.pool, row.joined) for row in conn.execute(empty.limit(LISTED_MAX))],
+    )
+
+
+def over(conn: Connection) -> list[tuple[str, int]]:
+    """Places of those who wait in rooms that have closed."""
+    rows = (
+        select(_T.waiting.c.pool, _T.waiting.c.place)
+        .join(_T.rooms, _T.rooms.c.id == _T.waiting.c.room)
+        .where(_T.rooms.c.state == "closed")
+    )
+    return [(row.pool, row.place) for row in conn.execute(rows.limit(LISTED_MAX))]
+
+
+def done(conn: Connection, places: Iterable[tuple[str, int]]) -> None:
+    """These wait no more."""
+    rows = [{"b_pool": pool, "b_place": place} for pool, place in sorted(places)]
+    if rows:
+        conn.execute(_DONE, rows)
+
+
+def close(conn: Connection, pool: str, joined: int) -> bool:
+    """Close a list that nobody is in; false where somebody has joined since `joined`."""
+    same = (_T.waitlists.c.pool == pool) & (_T.waitlists.c.joined == joined)
+    return conn.execute(update(_T.waitlists).where(same).values(open=False)).rowcount == 1
+
+
+def _ahead(conn: Connection, pool: str, place: int) -> int:
+    before = (_T.waiting.c.pool == pool) & (_T.waiting.c.place < place)
+    return conn.scalar(select(func.count()).select_from(_T.waiting).where(before)) or 0
+
+
+def _has_all(conn: Connection, pool: str, member: str) -> bool:
+    return conn.execute(_HAS_ALL, {"pool": pool, "member": member}).first() is not None
+
+
+def _set_list(conn: Connection, pool: str, **values: Any) -> None:
+    conn.execute(update(_T.waitlists).where(_T.waitlists.c.pool == pool).values(**values))
+
+
+def _waiter(row: Row[Any]) -> Waiter:
+    return Waiter(row.pool, row.place, row.sku, row.member, row.room, row.qty)
+
+
+_MAKE_LIST = text(
+    "INSERT INTO waitlists (pool, open, joined) VALUES (:pool, FALSE, 0)"
+    " ON CONFLICT (pool) DO NOTHING"
+)
+_LOCK_LIST = (
+    select(_T.waitlists.c.joined).where(_T.waitlists.c.pool == bindparam("pool")).with_for_update()
+)
+_DONE = delete(_T.waiting).where(
+    _T.waiting.c.pool == bindparam("b_pool"), _T.waiting.c.place == bindparam("b_place")
+)
+_HAS_ALL = (
+    select(_T.buyer_taken.c.units)
+    .join(_T.pools, _T.pools.c.pool == _T.buyer_taken.c.pool)
+    .join(_T.skus, _T.skus.c.id == _T.pools.c.sku)
+    .where(
+        _T.buyer_taken.c.pool == bindparam("pool"),
+        _T.buyer_taken.c.buyer == bindparam("member"),
+        _T.buyer_taken.c.units >= _T.skus.c.limit_per_buyer,
+    )
+)
