@@ -86,7 +86,7 @@ class Orders:
         self._inventory = inventory
         self._counters = counters
         self._pay_within_ms = round(pay_within_s * 1000)
-        self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._under_way: dict[str, list[asyncio.Future[None]]] = {}
         self._placing = Batcher(self._place, size_max=BATCH_MAX, waiting_max=WAITING_MAX)
         self._lookups = Batcher(self._look_up, size_max=LOOKUPS_MAX, waiting_max=WAITING_MAX)
         self._recent = Recent(db)
@@ -189,11 +189,12 @@ class Orders:
         first, since an attempt would hold its units a second time and others find them gone.
         """
         asked = again
-        while (leader := self._under_way.get(order)) is not None:
+        while order in self._under_way:
             asked = True
-            await asyncio.shield(leader)
-        mine = asyncio.get_running_loop().create_future()
-        self._under_way[order] = mine
+            waiter = asyncio.get_running_loop().create_future()
+            self._under_way[order].append(waiter)
+            await waiter
+        self._under_way[order] = []
         try:
             known = await self._lookups.submit(order) if asked else None
             if known is None:
@@ -205,8 +206,9 @@ class Orders:
             if known is None or refusal.code == "id_reused":
                 raise
         finally:
-            del self._under_way[order]
-            mine.set_result(None)
+            for waiter in self._under_way.pop(order):
+                if not waiter.done():
+                    waiter.set_result(None)
         return _or_raise(first_answer(known, buyer, content))
 
     async def _look_up(self, orders: Sequence[str]) -> Sequence[Known | None]:

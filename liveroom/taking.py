@@ -60,15 +60,9 @@ class Taking:
 
     async def hold(self, request: HoldRequest) -> list[Hold]:
         """All lines or none; see `Inventory.hold`."""
-        rows = by_partition(request, len(self._fences.partitions))
-        if request.again or not self._memory.has_any():
-            return await self._hold_everywhere(rows)
-        probed = await self._memory.ask([line.pool for row in rows.values() for line in row.lines])
-        try:
-            self._refuse_from_memory(rows.values())
-            return await self._hold_everywhere(rows)
-        finally:
-            self._memory.answered(probed)
+        if not request.again and self._memory.has_any():
+            return await self._hold_unless_remembered(request)
+        return await self._hold_everywhere(request)
 
     async def offer(self, requests: Sequence[HoldRequest]) -> list[Hold | str]:
         """A hold or the word of a refusal for each; see `Inventory.offer`."""
@@ -98,14 +92,22 @@ class Taking:
             except Unavailable as away:
                 log.warning("stock.left_to_sweep", partition=part, holds=len(ids), code=away.code)
 
-    def _refuse_from_memory(self, rows: Iterable[RequestRow]) -> None:
-        for row in rows:
-            for line in row.lines:
-                if self._memory.is_empty(line.pool):
+    async def _hold_unless_remembered(self, request: HoldRequest) -> list[Hold]:
+        probes: list[str] = []
+        try:
+            for line in request.lines:
+                await self._memory.probed(line.pool)
+                if self._memory.begin_probe(line.pool):
+                    probes.append(line.pool)
+                elif line.pool not in probes and self._memory.is_empty(line.pool):
                     raise Refused("sold_out", data={"sku": line.sku, "left": 0})
+            return await self._hold_everywhere(request)
+        finally:
+            self._memory.answered(probes)
 
-    async def _hold_everywhere(self, rows: dict[int, RequestRow]) -> list[Hold]:
+    async def _hold_everywhere(self, request: HoldRequest) -> list[Hold]:
         """In order of partition; a refusal ends what was taken before it."""
+        rows = by_partition(request, len(self._fences.partitions))
         if len(rows) == 1:
             [(part, row)] = rows.items()
             return await self._hold_in(part, row)

@@ -97,7 +97,7 @@ def content_of(cmd: str, room: str, member: Member, data: dict[str, Any]) -> str
     """A digest of command, room, member and data as sent, `again` left out."""
     sent = {name: value for name, value in data.items() if name != "again"}
     said = msgspec.json.encode([cmd, room, member.id, sent], order="sorted")
-    return hashlib.sha256(said).hexdigest()
+    return hashlib.blake2b(said, digest_size=32).hexdigest()
 
 
 COMMANDS: Final[dict[str, Command]] = {

@@ -7,19 +7,21 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 MEMORY_S: Final = 0.25
+PROBE_AFTER_S: Final = 0.15
 POOLS_MAX: Final = 10_000
 
 
 class SoldOutMemory:
     """Pools whose gates said, at most 250 ms ago, that nothing is left, held or parked.
 
-    When that is older, one request asks the gate again and the others wait for its answer.
+    Before that is older, one request asks the gate again; the others go on being refused, and
+    wait for its answer only where it takes longer than the memory lasts.
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._said: dict[str, float] = {}
-        self._probes: dict[str, asyncio.Future[None]] = {}
+        self._probes: dict[str, list[asyncio.Future[None]]] = {}
 
     def remember(self, pool: str) -> None:
         """The gate has just said that this pool is empty, whatever is given back."""
@@ -40,24 +42,27 @@ class SoldOutMemory:
         """Whether there is anything to ask or to forget; mostly there is not."""
         return bool(self._said)
 
-    async def ask(self, pools: Sequence[str]) -> list[str]:
-        """The pools the caller must probe: call `answered` with them, whatever comes.
+    def begin_probe(self, pool: str) -> bool:
+        """Whether the caller must ask the gate again, and call `answered` whatever comes.
 
-        Returns once none of the pools is being probed by somebody else.
+        One at a time, and a little ahead: those who come meanwhile need not wait for it.
         """
-        mine: list[str] = []
-        for pool in pools:
-            if pool not in self._said or self.is_empty(pool) or pool in mine:
-                continue
-            probe = self._probes.get(pool)
-            if probe is not None:
-                await asyncio.wait([probe])
-            else:
-                self._probes[pool] = asyncio.get_running_loop().create_future()
-                mine.append(pool)
-        return mine
+        said = self._said.get(pool)
+        if said is None or pool in self._probes or self._monotonic() - said <= PROBE_AFTER_S:
+            return False
+        self._probes[pool] = []
+        return True
+
+    async def probed(self, pool: str) -> None:
+        """Wait for the answer to somebody else's probe, where the memory is too old meanwhile."""
+        while pool in self._said and pool in self._probes and not self.is_empty(pool):
+            waiter = asyncio.get_running_loop().create_future()
+            self._probes[pool].append(waiter)
+            await waiter
 
     def answered(self, probed: Sequence[str]) -> None:
         """The caller's probes have their answers; those who waited go on."""
         for pool in probed:
-            self._probes.pop(pool).set_result(None)
+            for waiter in self._probes.pop(pool):
+                if not waiter.done():
+                    waiter.set_result(None)
