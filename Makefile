@@ -12,6 +12,7 @@ BIN := .venv/bin
 PAGES := $(shell find clients -type f -not -path 'clients/python/*' -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
 INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
+LOCALSTRIPE := .tools/.localstripe
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
 
 .PHONY: help
@@ -39,7 +40,7 @@ faults: $(INSTALLED_DEV) ## run the long forms of the fault tests, some minutes
 	@.ci/test-python tests/faults $(ARGS)
 
 .PHONY: tools
-tools: ## install what some tests need of Debian: Chromium, PostgreSQL, libfaketime, a C compiler
+tools: $(LOCALSTRIPE) ## install what some tests need: Chromium, PostgreSQL, libfaketime, a C compiler, localstripe
 	@.ci/tools
 
 .PHONY: check
@@ -73,7 +74,7 @@ lock: ## write requirements.lock anew from a fresh environment
 
 .PHONY: clean
 clean: ## remove what was built and installed; the data of servers and demos stays
-	rm -rf .venv clients/node_modules clients/js/node_modules clients/pages/node_modules \
+	rm -rf .venv .tools clients/node_modules clients/js/node_modules clients/pages/node_modules \
 	  liveroom/web/built clients/js/dist dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -90,4 +91,11 @@ $(INSTALLED): pyproject.toml requirements.lock hatch_build.py $(PAGES) | .venv/b
 $(INSTALLED_DEV): $(INSTALLED)
 	@echo "installing the tools of development into .venv …"
 	@$(INSTALL) -e '.[dev]'
+	@touch $@
+
+# GPL: it stands in an environment of its own and only ever runs as a process of a test.
+$(LOCALSTRIPE): tests/localstripe.txt | .venv/bin/python
+	@echo "installing a Stripe to test against into .tools …"
+	@$(BIN)/python -m venv --clear .tools/localstripe
+	@.tools/localstripe/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

@@ -63,8 +63,13 @@ class PaymentProvider(Protocol):
 
     name: str
 
-    async def start(self, *, payment: str, amount_minor: int, currency: str) -> Started:
-        """Open a payment; `payment` is our id and the idempotency key."""
+    async def start(
+        self, *, payment: str, reference: str | None, amount_minor: int, currency: str
+    ) -> Started:
+        """Open a payment, once; `payment` is our id and the idempotency key.
+
+        `reference` is what the provider named it when it was opened before.
+        """
         ...
 
     async def close(self, *, payment: str, reference: str | None) -> Webhook | None:
@@ -77,8 +82,15 @@ class PaymentProvider(Protocol):
         """Give money back; `refund` is the idempotency key. None: the answer comes later."""
         ...
 
-    def verify(self, headers: Mapping[str, str], body: bytes) -> Webhook:
-        """What the signed request says; `unauthenticated` or `bad_argument` if it says nothing."""
+    def verify(self, headers: Mapping[str, str], body: bytes) -> Webhook | None:
+        """What the signed request says; None if it is signed and nothing to us.
+
+        `unauthenticated` if it is not signed, `bad_argument` if it cannot be read.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Close the connections; nothing is asked after it."""
         ...
 
 
@@ -158,7 +170,17 @@ class Sandbox:
         self._remembered_max = remembered_max
         self._captured: OrderedDict[str, Webhook] = OrderedDict()
 
-    async def start(self, *, payment: str, amount_minor: int, currency: str) -> Started:  # noqa: ARG002 - the sandbox asks nothing of amounts
+    async def stop(self) -> None:
+        """There is nothing to close."""
+
+    async def start(
+        self,
+        *,
+        payment: str,
+        reference: str | None,  # noqa: ARG002 - the sandbox asks nothing of these
+        amount_minor: int,  # noqa: ARG002
+        currency: str,  # noqa: ARG002
+    ) -> Started:
         """Open a payment whose reference is our own id."""
         return Started(f"sandbox_{payment}")
 
@@ -253,7 +275,10 @@ class Payments:
         at = self.provider(provider)
         row = await self._db.write(lambda conn: _open(conn, order, buyer, at.name))
         started = await at.start(
-            payment=row.id, amount_minor=row.amount_minor, currency=row.currency
+            payment=row.id,
+            reference=row.reference,
+            amount_minor=row.amount_minor,
+            currency=row.currency,
         )
         if row.reference is None:
             await self._db.write(lambda conn: _refer(conn, row.id, started.reference))
@@ -268,7 +293,12 @@ class Payments:
             raise Invalid("not_found")
         return Owned(_shape(row), row.buyer)
 
-    def verify(self, provider: str, headers: Mapping[str, str], body: bytes) -> Webhook:
+    async def close(self) -> None:
+        """Close the providers' connections."""
+        for provider in self._providers.values():
+            await provider.stop()
+
+    def verify(self, provider: str, headers: Mapping[str, str], body: bytes) -> Webhook | None:
         """What a provider's signed request says; it changes nothing (see `Orders.settle`)."""
         return self.provider(provider).verify(headers, body)
 

@@ -109,6 +109,7 @@ class Node:
         await self._onair.end()
         await self._hub.close()
         await self._orders.close()
+        await self._payments.close()
         await self._inventory.close()
         await self._backplane.close()
         await self._stores.client.aclose()
@@ -125,7 +126,7 @@ class Node:
         self._expiring = expiring = Expiring(inventory, backplane, clock)
         rooms = Rooms(database, backplane, clock)
         secret = settings.secret or ""
-        payments = Payments(database, _providers(settings, secret, clock))
+        self._payments = payments = Payments(database, _providers(settings, secret, clock))
         self._orders = orders = Orders(
             database,
             inventory,
@@ -259,7 +260,18 @@ class Node:
 
 
 def _providers(settings: Settings, secret: str, clock: ServerClock) -> list[PaymentProvider]:
-    return [Sandbox([secret.encode()], clock)] if settings.sandbox else []
+    """The payment providers that are set up, the default one first."""
+    found: list[PaymentProvider] = []
+    if settings.stripe_secret_key:
+        # An extra, which a server without it must not need.
+        from liveroom.stripe_provider import Stripe  # noqa: PLC0415
+
+        secrets = settings.stripe_webhook_secret
+        base = settings.stripe_api_base
+        found.append(Stripe(settings.stripe_secret_key, secrets, api_base=base))
+    if settings.sandbox:
+        found.append(Sandbox([secret.encode()], clock))
+    return found
 
 
 def limits(settings: Settings) -> Limits:

@@ -129,6 +129,22 @@ class Settings:
         ),
     ] = False
 
+    # Who takes the money.
+    stripe_secret_key: Annotated[
+        str | None, _doc("Takes payments through Stripe (the extra `stripe`) with this key.")
+    ] = None
+    stripe_webhook_secret: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Signs what Stripe sends to /v1/payments/webhooks/stripe; several while one "
+            "is being rotated.",
+            negative_iterable=(),
+        ),
+    ] = ()
+    stripe_api_base: Annotated[
+        str | None, _doc("Where Stripe's API is, if not where it always is; for tests.")
+    ] = None
+
     # How much one client, and all together, may ask for.
     connections_max: Annotated[
         int, _doc("Open connections of one process; 0: no limit.", _not_negative)
@@ -256,8 +272,10 @@ def template() -> str:
 def as_toml(settings: Settings) -> str:
     """The settings in force, without secrets; what is not set is left out."""
     values = {one.name: getattr(settings, one.name) for one in documented()}
-    if values["secret"] is not None:
-        values["secret"] = _HIDDEN
+    for name in ("secret", "stripe_secret_key"):
+        if values[name] is not None:
+            values[name] = _HIDDEN
+    values["stripe_webhook_secret"] = tuple(_HIDDEN for _ in values["stripe_webhook_secret"])
     for name in ("redis_url", "database_url"):
         if values[name] is not None:
             values[name] = re.sub(r"//[^/@]*@", f"//{_HIDDEN}@", values[name])

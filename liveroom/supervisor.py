@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import ctypes
 import functools
+import importlib.util
 import os
 import signal
 import socket
@@ -49,6 +50,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     logs.configure(settings.log_level, settings.log_format)
     signal.signal(signal.SIGTERM, _leave)
     raise_file_limit()
+    _check_stripe(settings)
     with _owned(settings) as resolved, contextlib.closing(_bind(resolved)) as listener:
         _prepare(resolved)
         config = Config(resolved)
@@ -59,6 +61,15 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
             Server(config, ready).run([listener])
         if settings.redis_url is None:
             asyncio.run(stores.leave_marks(resolved))
+
+
+def _check_stripe(settings: Settings) -> None:
+    if not settings.stripe_secret_key:
+        return
+    if importlib.util.find_spec("stripe") is None:
+        raise BadSetting("--stripe-secret-key: it needs pip install 'liveroom[stripe]'")
+    if not any(settings.stripe_webhook_secret):
+        raise BadSetting("--stripe-webhook-secret: it must be set where --stripe-secret-key is")
 
 
 def _prepare(settings: Settings) -> None:

@@ -43,6 +43,7 @@ PARTS = {
     **dict.fromkeys(("onair", "picture", "shelves"), "rooms"),
     **dict.fromkeys(("carving", "drawing"), "promotions"),
     **dict.fromkeys(("stocktaking", "taking"), "inventory"),
+    "stripe_provider": "payments",
 }
 
 OWNERS = {
@@ -58,6 +59,8 @@ OWNERS = {
     "cyclopts": ["settings", "cli"],
     "rich": ["cli", "demo"],
     "jwt": ["auth"],
+    "stripe": ["stripe_provider"],
+    "requests": ["stripe_provider"],
     "prometheus_client": ["metrics"],
 }
 

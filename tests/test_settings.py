@@ -145,8 +145,10 @@ def test_init_leaves_a_file_alone(shown, capsys):
 def test_show_hides_secrets(shown):
     """Neither the secret nor a password in a URL is shown."""
     url = "redis://user:geheim@host/0"
-    found = shown("--secret", "geheim", "--redis-url", url)
+    stripe = ["--stripe-secret-key", "geheim", "--stripe-webhook-secret", "geheim"]
+    found = shown("--secret", "geheim", "--redis-url", url, *stripe)
     assert "geheim" not in str(found)
+    assert found["stripe_webhook_secret"] == ["(hidden)"]
     assert found["redis_url"] == "redis://(hidden)@host/0"
 
 

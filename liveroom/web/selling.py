@@ -143,7 +143,8 @@ class Selling:
 
     async def _settle(self, provider: str, headers: Mapping[str, str], content: bytes) -> None:
         webhook = self._services.payments.verify(provider, headers, content)
-        await self._services.orders.settle(webhook)
+        if webhook is not None:
+            await self._services.orders.settle(webhook)
 
     async def give_token(self, request: Request) -> Response:
         """A viewer's token for whoever asks, good for a day."""
