@@ -6,8 +6,9 @@ a race does not matter. The names below are the names at `/metrics`, with `liver
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -125,39 +126,78 @@ class Counters:
         read = self.counted_elsewhere.get(name)
         return read() if read is not None else int(getattr(self, name))
 
+    def reading(self) -> dict[str, Any]:
+        """Every number at this moment, plain enough to be sent to another process."""
+        return {
+            "counters": {name: self.value(name) for name in COUNTERS},
+            "labelled": {name: dict(getattr(self, name)) for name in LABELLED},
+            "gauges": {name: read() for name, read in self.gauges.items()},
+            "histograms": {
+                name: {"counts": list(one.counts), "total": one.total}
+                for name, one in ((name, getattr(self, name)) for name in HISTOGRAMS)
+            },
+        }
+
     def exposition(self) -> bytes:
         """Everything as Prometheus text, version 0.0.4."""
-        registry = CollectorRegistry()
-        registry.register(_Reading(self))
-        return generate_latest(registry)
+        return exposition({"": self.reading()})
 
 
-class _Reading(Collector):
-    def __init__(self, counters: Counters) -> None:
-        self._counters = counters
+def exposition(readings: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Readings of several workers as Prometheus text; each with its key as `worker`, if any."""
+    registry = CollectorRegistry()
+    registry.register(_Readings(readings))
+    return generate_latest(registry)
+
+
+class _Readings(Collector):
+    def __init__(self, readings: Mapping[str, Mapping[str, Any]]) -> None:
+        self._readings = readings
+        self._labels = ["worker"] if any(readings) else []
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
-        """Every metric with the values of this moment."""
-        counters = self._counters
+        """Every metric with the values that were read."""
+        yield from self._counts()
+        yield from self._gauges()
+        yield from self._histograms()
+
+    def _counts(self) -> Iterator[CounterMetricFamily]:
         for name, about in COUNTERS.items():
-            yield CounterMetricFamily(f"liveroom_{name}", about, value=counters.value(name))
+            counter = CounterMetricFamily(f"liveroom_{name}", about, labels=self._labels)
+            for worker, reading in self._each():
+                counter.add_metric(worker, reading["counters"][name])
+            yield counter
         for name, (label, about) in LABELLED.items():
-            family = CounterMetricFamily(f"liveroom_{name}", about, labels=[label])
-            for value, count in getattr(counters, name).items():
-                family.add_metric([value], count)
+            family = CounterMetricFamily(f"liveroom_{name}", about, labels=[*self._labels, label])
+            for worker, reading in self._each():
+                for value, count in reading["labelled"][name].items():
+                    family.add_metric([*worker, value], count)
             yield family
-        for name, read in counters.gauges.items():
-            yield GaugeMetricFamily(f"liveroom_{name}", GAUGES[name], value=read())
-        for name, (_, about) in HISTOGRAMS.items():
-            yield _histogram(f"liveroom_{name}", about, getattr(counters, name))
+
+    def _gauges(self) -> Iterator[GaugeMetricFamily]:
+        for name, about in GAUGES.items():
+            gauge = GaugeMetricFamily(f"liveroom_{name}", about, labels=self._labels)
+            for worker, reading in self._each():
+                if name in reading["gauges"]:
+                    gauge.add_metric(worker, reading["gauges"][name])
+            yield gauge
+
+    def _histograms(self) -> Iterator[HistogramMetricFamily]:
+        for name, (bounds, about) in HISTOGRAMS.items():
+            histogram = HistogramMetricFamily(f"liveroom_{name}", about, labels=self._labels)
+            for worker, reading in self._each():
+                one = reading["histograms"][name]
+                histogram.add_metric(worker, _buckets(bounds, one["counts"]), one["total"])
+            yield histogram
+
+    def _each(self) -> Iterator[tuple[list[str], Mapping[str, Any]]]:
+        for worker, reading in self._readings.items():
+            yield ([worker] if self._labels else []), reading
 
 
-def _histogram(name: str, about: str, histogram: Histogram) -> HistogramMetricFamily:
-    running, buckets = 0, []
-    for bound, count in zip((*histogram.bounds, "+Inf"), histogram.counts, strict=True):
-        running += count
-        buckets.append((str(bound), running))
-    return HistogramMetricFamily(name, about, buckets=buckets, sum_value=histogram.total)
+def _buckets(bounds: tuple[float, ...], counts: Sequence[int]) -> list[tuple[str, float]]:
+    running = accumulate(counts)
+    return [(str(bound), count) for bound, count in zip((*bounds, "+Inf"), running, strict=True)]
 
 
 counters: Final = Counters()

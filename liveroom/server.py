@@ -34,6 +34,7 @@ from liveroom.payments import PaymentProvider, Payments, Sandbox
 from liveroom.promotions import Promotions
 from liveroom.rooms import Rooms
 from liveroom.settings import Settings, limit_ms
+from liveroom.siblings import Siblings
 from liveroom.store import scripts
 from liveroom.store.backplane import Batch
 from liveroom.stores import Stores, audit_of, backplane_of, measure, open_database, stock_of
@@ -59,10 +60,11 @@ class Node:
     `app` is what uvicorn serves, through the two protocols that `protocols` makes.
     """
 
-    def __init__(self, settings: Settings, door: Door) -> None:
+    def __init__(self, settings: Settings, door: Door, siblings: Siblings | None = None) -> None:
         self.name = new_id()[-12:]
         self.settings = settings
         self._door = door
+        self._siblings = siblings
         self._chores = Chores()
         self._build()
 
@@ -91,6 +93,8 @@ class Node:
         self._promotions.start()
         self._sweeper.start()
         self._tidier.start()
+        if self._siblings is not None:
+            await self._siblings.start()
 
     def drain(self) -> None:
         """Take nothing new: `/readyz` answers 503, and so do WebSocket handshakes."""
@@ -102,6 +106,8 @@ class Node:
 
     async def stop(self) -> None:
         """Finish what was begun and close everything, in reverse of how it was opened."""
+        if self._siblings is not None:
+            await self._siblings.close()
         await self._sweeper.close()
         await self._tidier.close()
         await self._chores.close()
@@ -210,6 +216,7 @@ class Node:
                 allowed_origins=settings.allowed_origins,
                 sandbox=settings.sandbox,
                 message_rate_max=settings.message_rate_max,
+                numbers=None if self._siblings is None else self._siblings.exposition,
             )
         )
         counters.gauge("connections", lambda: self._door.connections)

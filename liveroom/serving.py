@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import functools
 import gc
 import resource
@@ -16,6 +17,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
@@ -25,7 +27,9 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.server import HANDLED_SIGNALS
 
 from liveroom import logs, server
+from liveroom.metrics import counters
 from liveroom.settings import Settings
+from liveroom.siblings import Siblings
 from liveroom.wire.door import Door
 
 log = structlog.get_logger(__name__)
@@ -61,10 +65,15 @@ def connections_within_files(wanted: int) -> int:
 
 
 class Config(uvicorn.Config):
-    """uvicorn's configuration, made from ours; it travels to the workers by pickle."""
+    """uvicorn's configuration, made from ours; it travels to the workers by pickle.
 
-    def __init__(self, settings: Settings) -> None:
+    `shared` is the folder in which the workers of a server find each other.
+    """
+
+    def __init__(self, settings: Settings, shared: Path | None = None) -> None:
         self.settings = settings
+        self.shared = shared
+        self.place = 0
         self.node: server.Node | None = None
         self.door: Door | None = None
         super().__init__(
@@ -86,6 +95,12 @@ class Config(uvicorn.Config):
             timeout_graceful_shutdown=max(1, round(settings.shutdown_max_s)),
         )
 
+    def at(self, place: int) -> Config:
+        """The same for the worker at a place, counted from 0."""
+        one = copy.copy(self)
+        one.place = place
+        return one
+
     def configure_logging(self) -> None:
         """Log as the settings say; a spawned worker calls this before anything else."""
         logs.configure(self.settings.log_level, self.settings.log_format)
@@ -96,7 +111,8 @@ class Config(uvicorn.Config):
         possible = connections_within_files(limits.connections_max)
         self.door = Door(msgspec.structs.replace(limits, connections_max=possible))
         self.http, self.ws = server.protocols(self.door)
-        self.node = server.Node(self.settings, self.door)
+        siblings = Siblings(self.shared, self.place, counters) if self.shared else None
+        self.node = server.Node(self.settings, self.door, siblings)
         super().load()
 
     @property

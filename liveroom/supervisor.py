@@ -16,10 +16,12 @@ import importlib.util
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -53,12 +55,12 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     _check_stripe(settings)
     with _owned(settings) as resolved, contextlib.closing(_bind(resolved)) as listener:
         _prepare(resolved)
-        config = Config(resolved)
         ready = functools.partial(on_ready, _url(listener))
         if resolved.workers > 1:
-            Supervisor(config, listener, ready).run()
+            with tempfile.TemporaryDirectory(prefix="liveroom-") as shared:
+                Supervisor(Config(resolved, Path(shared)), listener, ready).run()
         else:
-            Server(config, ready).run([listener])
+            Server(Config(resolved), ready).run([listener])
         if settings.redis_url is None:
             asyncio.run(stores.leave_marks(resolved))
 
@@ -199,7 +201,7 @@ class Supervisor(multiprocess.Multiprocess):
 
     def init_processes(self) -> None:
         """Start every worker, and say so once all of them serve."""
-        self.processes.extend(self._started() for _ in range(self.processes_num))
+        self.processes.extend(self._started(place) for place in range(self.processes_num))
         if all(process.wait_until_ready(_START_MAX_S) for process in self.processes):
             self._on_ready()
 
@@ -217,12 +219,12 @@ class Supervisor(multiprocess.Multiprocess):
                 self.should_exit.set()
                 return
             log.warning("a worker died; replacing it", worker=process.pid, code=process.exitcode)
-            self.processes[place] = self._started()
+            self.processes[place] = self._started(place)
 
     def restart_all(self) -> None:
         """Replace each worker, the new one serving before the old one drains."""
         for place, old in enumerate(self.processes):
-            new = self._started()
+            new = self._started(place)
             if not new.wait_until_ready(_START_MAX_S, self.should_exit):
                 log.error("a new worker was not ready in time; keeping the old one")
                 new.kill()
@@ -235,9 +237,9 @@ class Supervisor(multiprocess.Multiprocess):
     def handle_ttin(self) -> None:
         """One worker more."""
         self.processes_num += 1
-        self.processes.append(self._started())
+        self.processes.append(self._started(len(self.processes)))
 
-    def _started(self) -> Process:
-        process = Process(self.config, self.sockets)
+    def _started(self, place: int) -> Process:
+        process = Process(self.config.at(place), self.sockets)
         process.start()
         return process

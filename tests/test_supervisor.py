@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 
 from liveroom import stores
@@ -105,6 +107,40 @@ def test_a_full_worker_leaves_viewers_to_its_siblings(tmp_path):
         _seat_when_there_is_room(live).leave()
     finally:
         live.close()
+
+
+def test_a_scrape_is_of_every_worker(server):
+    """Whichever worker answers, the numbers of all are told, each under its own place."""
+    seats = _seats_on_both(server)
+    for seat in seats.values():
+        seat.do("message.post", text="counted")
+    with server.http() as http:
+        told = http.get("/metrics").text
+    sums: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(told):
+        for sample in family.samples:
+            if sample.labels.get("cmd", "message.post") == "message.post":
+                sums.setdefault(sample.name, {})[sample.labels["worker"]] = sample.value
+    assert sums["liveroom_commands_total"] == {"0": 1, "1": 1}
+    assert all(count >= 1 for count in sums["liveroom_connections"].values())
+    assert set(sums["liveroom_command_seconds_count"]) == {"0", "1"}
+    for seat in seats.values():
+        seat.leave()
+
+
+def test_a_scrape_goes_on_beside_a_worker_that_hangs(server):
+    """The series of a worker that does not answer are missing; those of the other are there."""
+    seats = _seats_on_both(server)
+    stopped = next(iter(server.workers()))
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        with server.http() as http:
+            told = http.get("/metrics").text
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert len(set(re.findall(r'liveroom_orders_placed_total{worker="(\d)"}', told))) == 1
+    for seat in seats.values():
+        seat.leave()
 
 
 def test_connections_are_within_the_file_limit(monkeypatch):

@@ -22,7 +22,7 @@ from liveroom.commands import Commands, Services
 from liveroom.errors import LiveroomError
 from liveroom.web.answers import internal, on_refusal, on_status
 from liveroom.web.docs import Docs
-from liveroom.web.health import Health, Readiness
+from liveroom.web.health import Health, Numbers, Readiness
 from liveroom.web.live import Live
 from liveroom.web.pages import POLICY, Pages
 from liveroom.web.rates import Rates
@@ -48,7 +48,8 @@ class Web:
 
     `readiness` tells each check's state (see `health.Readiness`), `audit` runs the audit,
     `allowed_origins` may use the API from pages of other hosts, `message_rate_max` is
-    commands a second of one connection (0: no limit).
+    commands a second of one connection (0: no limit), `numbers` makes the text of
+    `/metrics` (None: of this process alone).
     """
 
     services: Services
@@ -58,6 +59,7 @@ class Web:
     allowed_origins: tuple[str, ...] = ()
     sandbox: bool = False
     message_rate_max: float = 0.0
+    numbers: Numbers | None = None
 
 
 def build(web: Web) -> Starlette:
@@ -74,7 +76,7 @@ def build(web: Web) -> Starlette:
         *Live(services, commands, rates).routes(),
         *Selling(services, audit=web.audit, sandbox=web.sandbox).routes(),
         *stream.routes(),
-        *Health(web.readiness).routes(),
+        *Health(web.readiness, web.numbers).routes(),
     ]
     routes = [
         # First, since thousands may connect at once and each route before costs all of them.

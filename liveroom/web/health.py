@@ -17,12 +17,19 @@ METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 """What could keep the node from serving: each check's name with `ok`, or what is wrong."""
 
+Numbers = Callable[[], Awaitable[bytes]]
+"""Metrics as Prometheus text."""
+
 
 class Health:
-    """The routes `/livez`, `/readyz`, `/healthz` and `/metrics`."""
+    """The routes `/livez`, `/readyz`, `/healthz` and `/metrics`.
 
-    def __init__(self, readiness: Readiness) -> None:
+    `numbers` makes the text of `/metrics`; without it, it is of this process.
+    """
+
+    def __init__(self, readiness: Readiness, numbers: Numbers | None = None) -> None:
         self._readiness = readiness
+        self._numbers = numbers
 
     def routes(self) -> list[Route]:
         """The routes, for the app."""
@@ -48,5 +55,6 @@ class Health:
         return PlainTextResponse(said, status, headers={"cache-control": "no-store"})
 
     async def metrics(self, _request: Request) -> Response:
-        """Every metric of this process as Prometheus text."""
-        return Response(counters.exposition(), headers={"content-type": METRICS})
+        """Every metric as Prometheus text."""
+        told = counters.exposition() if self._numbers is None else await self._numbers()
+        return Response(told, headers={"content-type": METRICS})
