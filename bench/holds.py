@@ -25,6 +25,7 @@ from liveroom.audit import audit
 from liveroom.clock import ServerClock
 from liveroom.errors import Refused
 from liveroom.inventory import HoldLineRequest, HoldRequest, Inventory
+from liveroom.serving import look_less_for_cycles
 from liveroom.store import ledger, scripts, tables
 from liveroom.store.database import Database
 from liveroom.store.valkey import EmbeddedValkey
@@ -60,6 +61,7 @@ async def _measure(plan: Plan, folder: Path, url: str, command: str) -> Report:
     async with _opened(plan, folder, url) as (database, client, inventory):
         sale = Sale(plan, inventory)
         await sale.warm_up()
+        look_less_for_cycles()  # as the server does
         before = await _spent(client)
         await sale.take_all()
         after = await _spent(client)

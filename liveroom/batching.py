@@ -25,6 +25,9 @@ PATIENCE_S: Final = 0.5
 class Batcher(Generic[Item, Answer]):
     """Gathers items and hands them to `run` in order of arrival, one batch at a time.
 
+    With `in_flight` above 1 a full batch need not wait for the one before it: so many may be
+    under way at once, and what they do must stand in any order.
+
     `run` gets 1 to `size_max` items and returns one answer for each, in order; an answer
     that is an exception is raised at its own caller only. When `run` itself raises, every
     caller of that batch gets that error. More than `waiting_max` waiting items are refused
@@ -38,35 +41,45 @@ class Batcher(Generic[Item, Answer]):
         *,
         size_max: int,
         waiting_max: int,
+        in_flight: int = 1,
     ) -> None:
         self._run = run
         self._size_max = size_max
         self._waiting_max = waiting_max
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._in_flight = in_flight
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def submit(self, item: Item) -> Answer:
         """The answer to `item`. A caller that is cancelled gives up the answer, not the work."""
         if len(self._waiting) >= self._waiting_max:
             raise Unavailable("overloaded")
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        if not self._tasks or self._loop is None:
+            self._loop = asyncio.get_running_loop()  # a system call: not for each item
+        future: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting.append((item, future))
-        if self._task is None:
-            self._task = asyncio.create_task(self._drain(), name="batcher")
+        if not self._tasks or (self._is_full() and len(self._tasks) < self._in_flight):
+            self._tasks.add(self._loop.create_task(self._drain(), name="batcher"))
         return await future
 
     async def close(self) -> None:
         """Wait until everything submitted so far is answered."""
-        while self._task is not None:
-            await asyncio.wait([self._task])
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _is_full(self) -> bool:
+        return len(self._waiting) >= self._size_max
 
     async def _drain(self) -> None:
         try:
-            while self._waiting:
+            while self._waiting and (len(self._tasks) == 1 or self._is_full()):
                 size = min(len(self._waiting), self._size_max)
                 await self._run_batch([self._waiting.popleft() for _ in range(size)])
         finally:
-            self._task = None
+            task = asyncio.current_task()
+            if task is not None:
+                self._tasks.discard(task)
 
     async def _run_batch(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         began_s = monotonic()

@@ -149,7 +149,7 @@ class Server(uvicorn.Server):
             log.exception("could not start")
             await node.stop()
             raise SystemExit(STARTUP_FAILURE) from None
-        _look_less_for_cycles()
+        look_less_for_cycles()
         if sockets and self.config.workers > 1:
             self._listener = sockets[0].dup()
         await super().startup(sockets)
@@ -222,7 +222,7 @@ class Server(uvicorn.Server):
             await asyncio.sleep(min(left, 0.1))
 
 
-def _look_less_for_cycles() -> None:
+def look_less_for_cycles() -> None:
     """Let the collector pass over what lives as long as we do, and look at the rest seldom.
 
     With thousands of seats its default of 700 new objects costs more than the work they are

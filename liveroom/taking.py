@@ -22,6 +22,8 @@ from liveroom.store.sweep import Sweep
 
 BATCH_MAX: Final = 64
 WAITING_MAX: Final = 20_000
+CALLS_MAX: Final = 2
+"""Calls of a partition under way: while Redis runs one, the next is packed."""
 HOLD_TRIES: Final = 3
 
 log = structlog.get_logger()
@@ -150,7 +152,7 @@ class Taking:
     def _batcher(self, part: int) -> Batcher[RequestRow, _Answer]:
         if part not in self._batchers:
             self._batchers[part] = Batcher(
-                self._ask(part), size_max=BATCH_MAX, waiting_max=WAITING_MAX
+                self._ask(part), size_max=BATCH_MAX, waiting_max=WAITING_MAX, in_flight=CALLS_MAX
             )
         return self._batchers[part]
 

@@ -187,3 +187,24 @@ def test_a_batch_with_missing_answers_is_a_fault_of_ours() -> None:
             await Batcher(forgets, size_max=10, waiting_max=10).submit(1)
 
     asyncio.run(story())
+
+
+def test_a_full_batch_leaves_beside_the_one_in_flight_where_two_may() -> None:
+    """What is not full waits; however it goes, every item is in one batch and answered."""
+
+    async def story() -> None:
+        recorder = Recorder()
+        queue: Batcher[int, int] = Batcher(recorder, size_max=2, waiting_max=100, in_flight=2)
+        first = await submit_all(queue, [1])
+        third = await submit_all(queue, [2])
+        assert recorder.batches == [[1]]
+        full = await submit_all(queue, [3])
+        assert recorder.batches == [[1], [2, 3]]
+        more = await submit_all(queue, [4, 5, 6])
+        assert recorder.batches == [[1], [2, 3]]
+        recorder.go.set()
+        assert await asyncio.gather(*first, *third, *full, *more) == [10, 20, 30, 40, 50, 60]
+        assert recorder.batches == [[1], [2, 3], [4, 5], [6]]
+        await queue.close()
+
+    asyncio.run(story())

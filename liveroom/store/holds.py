@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -164,26 +164,37 @@ def by_part(holds: Iterable[str]) -> dict[int, list[str]]:
 def by_partition(request: HoldRequest, partitions: int) -> dict[int, RequestRow]:
     """The request of each partition; the lines of one pool are one line."""
     ensure(request.kind in ("held", "placing"), "a hold begins held or placing")
+    if len(request.lines) == 1:  # as most are, in a burst
+        [line] = request.lines
+        part = partition_of(line.sku, partitions) if partitions > 1 else 0
+        lone = [_row(request, line, part)]
+        return {part: RequestRow(request.buyer, request.room, _cart(request), lone)}
     rows: dict[int, RequestRow] = {}
     places: dict[str, tuple[list[LineRow], int]] = {}
-    cart = request.kind == "held" and f"{request.room}/{request.buyer}"
     for line in request.lines:
-        ensure(line.qty > 0, "a line has units")
         part = partition_of(line.sku, partitions) if partitions > 1 else 0
         if part not in rows:
-            rows[part] = RequestRow(request.buyer, request.room, cart, [])
+            rows[part] = RequestRow(request.buyer, request.room, _cart(request), [])
         lines = rows[part].lines
         if line.pool in places:
             same, at = places[line.pool]
             same[at] = _merged(same[at], line)
             continue
         places[line.pool] = lines, len(lines)
-        key = f"{request.kind}:{request.key}/{line.pool}"
-        price = False if line.price_minor is None else line.price_minor
-        row = LineRow(hold_id(part), line.pool, line.sku, line.drop or False, key, line.qty, price)
-        lines.append(row)
+        lines.append(_row(request, line, part))
     ensure(rows, "a request has lines")
     return rows
+
+
+def _cart(request: HoldRequest) -> str | Literal[False]:
+    return request.kind == "held" and f"{request.room}/{request.buyer}"
+
+
+def _row(request: HoldRequest, line: HoldLineRequest, part: int) -> LineRow:
+    ensure(line.qty > 0, "a line has units")
+    key = f"{request.kind}:{request.key}/{line.pool}"
+    price = False if line.price_minor is None else line.price_minor
+    return LineRow(hold_id(part), line.pool, line.sku, line.drop or False, key, line.qty, price)
 
 
 def _merged(row: LineRow, line: HoldLineRequest) -> LineRow:
