@@ -90,11 +90,12 @@ class Waitlist:
         return offered
 
     async def _offer(self, heads: Sequence[Waiter]) -> int:
-        answers = await self._inventory.offer([_request(one) for one in heads])
+        ended = [(one.pool, one.place) for one in heads if one.served]
+        asking = [one for one in heads if not one.served]
+        answers = await self._inventory.offer([_request(one) for one in asking])
         point("waiting.offered")
         held: list[Hold] = []
-        ended: list[tuple[str, int]] = []
-        for one, answer in zip(heads, answers, strict=True):
+        for one, answer in zip(asking, answers, strict=True):
             if isinstance(answer, Hold):
                 held.append(answer)
             elif answer in FINAL:

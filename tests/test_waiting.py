@@ -339,3 +339,26 @@ def test_two_sweeps_at_once_offer_once(run, db, redis_url):
             await shop.check()
 
     run(story())
+
+
+def test_killed_after_telling_who_has_bought_is_offered_no_more(run, db, redis_url):
+    """Offered and told, not written down, and bought meanwhile: served is served."""
+
+    async def story() -> None:
+        async with floor(db, redis_url, {SKU: 4}) as shop:
+            await shop.put(SKU, 4)
+            await wait_for(shop, "bob", 2)
+            await give_back(shop, "ann")
+            rows = await shop.rows(tables.waiting)
+            await shop.waitlist.sweep_once()
+            await shop.change(tables.waiting.insert().values(rows[0]._asdict()))
+            await shop.change(tables.waitlists.update().values(open=True))
+            await shop.checkout("o1", buyer="bob")
+            await shop.settle_down()
+            await shop.waitlist.sweep_once()
+            assert await has(shop, "bob") == 0
+            assert await shop.left() == 2
+            assert await shop.rows(tables.waiting) == []
+            await shop.check()
+
+    run(story())

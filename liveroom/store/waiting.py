@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Subquery,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from liveroom.errors import Refused
 from liveroom.store import tables
@@ -25,7 +37,10 @@ LISTED_MAX: Final = 1_000
 
 
 class Waiter(NamedTuple):
-    """One who waits: a place in a pool's list, and what was asked."""
+    """One who waits: a place in a pool's list, and what was asked.
+
+    `served`: has ordered units of the pool since, so an offer came and was taken.
+    """
 
     pool: str
     place: int
@@ -33,6 +48,7 @@ class Waiter(NamedTuple):
     member: str
     room: str
     qty: int
+    served: bool
 
 
 class Lists(NamedTuple):
@@ -84,7 +100,7 @@ def lists(conn: Connection) -> Lists:
         .where(_T.rooms.c.state == "live", ~_T.rooms.c.paused)
         .subquery()
     )
-    heads = select(ranked).where(ranked.c.rank <= HEADS_MAX)
+    heads = select(ranked, _ordered_since(ranked)).where(ranked.c.rank <= HEADS_MAX)
     heads = heads.order_by(ranked.c.rank, ranked.c.pool).limit(LISTED_MAX)
     nobody = ~select(_T.waiting.c.pool).where(_T.waiting.c.pool == _T.waitlists.c.pool).exists()
     empty = select(_T.waitlists.c.pool, _T.waitlists.c.joined).where(_T.waitlists.c.open, nobody)
@@ -130,8 +146,22 @@ def _set_list(conn: Connection, pool: str, **values: Any) -> None:
     conn.execute(update(_T.waitlists).where(_T.waitlists.c.pool == pool).values(**values))
 
 
+def _ordered_since(waiting: Subquery) -> ColumnElement[bool]:
+    lines = _T.orders.join(_T.order_lines, _T.order_lines.c.order == _T.orders.c.id)
+    mine = (
+        select(_T.orders.c.id)
+        .select_from(lines)
+        .where(
+            _T.orders.c.buyer == waiting.c.member,
+            _T.orders.c.placed_at >= waiting.c.since,
+            _T.order_lines.c.pool == waiting.c.pool,
+        )
+    )
+    return mine.exists().label("served")
+
+
 def _waiter(row: Row[Any]) -> Waiter:
-    return Waiter(row.pool, row.place, row.sku, row.member, row.room, row.qty)
+    return Waiter(row.pool, row.place, row.sku, row.member, row.room, row.qty, bool(row.served))
 
 
 _MAKE_LIST = text(

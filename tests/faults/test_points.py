@@ -173,11 +173,12 @@ STARTING = ("rebuild.raised", "rebuild.read", "rebuild.loaded", "rebuild.opened"
 STOPPING = ("stop.marked_sql", "stop.marked_redis")
 ADOPTING = ("start.mark_taken", "start.adopted")
 VOIDING = ("void.committed", "void.ended")
+WAITING = ("waiting.joined", "waiting.offered", "waiting.told", "waiting.opened")
 BUILD = {
     *("hold.taken", "cart.placing", "order.written", "order.committed", "order.answering"),
     *("expiry.payments_closed", "webhook.committed", "refund.asked"),
     *("rebuild.raised", "rebuild.loaded", "stop.marked_redis", "start.mark_taken"),
-    "void.committed",
+    *("void.committed", "waiting.offered"),
 }
 
 
@@ -280,6 +281,35 @@ def test_killed_while_a_hold_is_made_void(shop, point, redis_url):
     assert shop.server.audit()["ok"], shop.server.audit()
 
 
+@pytest.mark.parametrize("point", chosen(WAITING))
+def test_killed_while_somebody_waits(shop, point, redis_url):
+    """Redis lives on; who waited is offered what came back all the same, and once."""
+    flags = ("--redis-url", redis_url)
+    shop.start(point, *flags)
+    shop.server.shop(stock=STOCK)
+    shop.do("ann", "cart.add", sku="s1", qty=STOCK)
+    with contextlib.suppress(httpx2.TransportError):
+        shop.do("bob", "waitlist.join", sku="s1", qty=2)
+        gives_up = (
+            ("bob", "waitlist.leave") if point == "waiting.opened" else ("ann", "cart.remove")
+        )
+        shop.do(*gives_up, sku="s1")
+    shop.died_at(point)
+
+    shop.start(None, *flags)
+    shop.do("ann", "cart.remove", sku="s1")
+    if point != "waiting.opened":
+        until = time.monotonic() + QUIET_WITHIN_S
+        while not (lines := shop.do("bob", "cart.show").json()["cart"]["lines"]):
+            assert time.monotonic() < until, "bob was never offered anything"
+            time.sleep(0.05)
+        assert [line["qty"] for line in lines] == [2]
+        shop.order("bob", "cart.checkout")
+    shop.ask_again()
+    shop.sell_out()
+    assert shop.server.audit()["ok"], shop.server.audit()
+
+
 def test_an_unlucky_commit_is_told_by_the_next_process(shop, redis_url):
     """Redis lives on and was never told of the last commit: the ledger tells it."""
     flags = ("--redis-url", redis_url)
@@ -302,7 +332,7 @@ def test_every_point_has_a_test():
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "point":
                 named.add(ast.literal_eval(node.args[0]))
     elsewhere = {name for name in named if name.startswith("drop.")}
-    assert named - elsewhere == {*SELLING, *STARTING, *STOPPING, *ADOPTING, *VOIDING}
+    assert named - elsewhere == {*(*SELLING, *STARTING, *STOPPING, *ADOPTING, *VOIDING, *WAITING)}
 
 
 def _sell_a_little(shop: Shop, *, start: bool = True) -> None:
