@@ -41,6 +41,10 @@ BARS: Final[dict[str, tuple[str, ...]]] = {
     "flash drop, open": (
         "drop", "--buyers=2000", "--units=10000", "--rate=1000", "--assert=p99_ms<=500",
     ),
+    "selling to a large room": (
+        "drop", "--buyers=500", "--units=4000", "--rate=200", "--watchers=15000", "--apart",
+        "--assert=p99_ms<=150",
+    ),
     "sold-out storm": ("storm", "--assert=refusals_per_s>=10000"),
     "killed": ("kill", "--assert=normal_s<=10"),
     "workers": (

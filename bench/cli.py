@@ -99,9 +99,18 @@ def drop(
         Parameter(help="Orders a second, whatever the answers; without it each buyer waits."),
     ] = None,
     history: Annotated[Path | None, Parameter(help="Write every call and answer here.")] = None,
+    watchers: Annotated[int, Parameter(help="Viewers who watch meanwhile.")] = 0,
+    apart: Annotated[
+        bool, Parameter(help="They watch a quiet room of their own.", negative="")
+    ] = False,
+    peers: Annotated[
+        bool, Parameter(help="The same sale on a plain server as well.", negative="")
+    ] = False,
 ) -> int:
     """N buyers order one unit at a time until nothing is left; stock and orders are checked."""
-    plan = drop_scenario.Plan(buyers, units, rate, options.processes, history)
+    plan = drop_scenario.Plan(
+        buyers, units, rate, options.processes, history, watchers, apart, peers
+    )
     return _measure(
         options, lambda target, console: drop_scenario.run(target, plan, console, _command())
     )

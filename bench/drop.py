@@ -21,9 +21,11 @@ from rich.console import Console
 
 from bench.crew import Boss, Crew
 from bench.latency import Bins
+from bench.peers import orders as plain_orders
 from bench.report import Report
 from bench.seat import Seat, join
 from bench.target import Target, sign
+from bench.watchers import Watchers
 
 CONNECTS_AT_ONCE: Final = 50
 RETRY_S: Final = 0.05
@@ -33,18 +35,23 @@ PAGE: Final = 100
 
 @dataclass(frozen=True)
 class Plan:
-    """What one run does."""
+    """What one run does; `watchers` sit in the sale's room, or `apart` in a quiet one."""
 
     buyers: int = 500
     units: int = 2000
     rate: float | None = None
     processes: int = 1
     history: Path | None = None
+    watchers: int = 0
+    apart: bool = False
+    peers: bool = False
 
 
 def run(target: Target, plan: Plan, console: Console, command: str) -> Report:
     """One run against a running server."""
     room, sku = target.room("drop", stock=plan.units)
+    seen = target.room("quiet")[0] if plan.apart else room
+    watchers = Watchers(target, seen, plan.watchers, console)
     crew = Crew(work, [_spec(target, plan, room, sku, at) for at in range(plan.processes)], console)
     try:
         crew.hear("connecting", plan.buyers)
@@ -54,12 +61,20 @@ def run(target: Target, plan: Plan, console: Console, command: str) -> Report:
         spent = target.spent_since(before)
     finally:
         crew.close()
+        cut = watchers.leave()
     if plan.history is not None:
         _write_history(plan.history, results)
     acked = [order for one in results for order in one["acked"]]
     codes = Counter(code for one in results for code in one["codes"])
     faults = check(target, acked, room, sku, plan.units, sold_out=codes["sold_out"] > 0)
-    return _report(plan, results, command, spent, faults)
+    faults["watchers_cut"] = cut
+    report = _report(plan, results, command, spent, faults)
+    if plan.peers:
+        specs = [_spec(target, plan, room, sku, at) for at in range(plan.processes)]
+        report.figures |= plain_orders.run(work, specs, plan.units, console)
+        lost = report.figures["plain_orders"] - report.figures["plain_on_disk"]
+        report.faults |= {"plain_lost": max(0, lost)}
+    return report
 
 
 def _spec(target: Target, plan: Plan, room: str, sku: str, at: int) -> dict[str, Any]:
@@ -101,6 +116,7 @@ def _report(
     faults["unanswered"] = sum(one["unanswered"] for one in results)
     faults["refused"] = sum(codes.values()) - codes["sold_out"]
     parameters = {"buyers": plan.buyers, "units": plan.units, "rate": plan.rate}
+    parameters |= {"watchers": plan.watchers, "apart": plan.apart}
     report = Report("drop", command, parameters, figures, faults, bins)
     report.notes = [f"{count} × {code}" for code, count in codes.items() if code != "sold_out"]
     return report

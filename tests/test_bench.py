@@ -208,6 +208,16 @@ def test_a_sale_whose_stores_are_killed_sells_every_unit_once(capfd):
     assert cli.main(["kill", "--url=http://127.0.0.1:9", "--secret=s"]) == 2
 
 
+def test_a_drop_is_watched_and_sold_by_a_plain_server_too(capfd):
+    """Watchers stay to the end, and the plain server's orders are all on its disk."""
+    small = ["--buyers=10", "--units=60", "--watchers=20"]
+    assert cli.main(["drop", *small, "--apart", "--peers", "--json"]) == 0
+    run = outcome(capfd)
+    assert run["parameters"]["watchers"] == 20
+    assert run["faults"]["watchers_cut"] == 0
+    assert run["figures"]["plain_orders"] == run["figures"]["plain_on_disk"] == 60
+
+
 def test_a_soak_checks_every_stream_and_memory(capfd):
     """Chat, notices, orders and viewers who come and go leave nothing lost, and memory flat."""
     small = ["--viewers=10", "--seconds=3", "--grow-mb-max=50"]
