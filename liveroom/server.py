@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import structlog
 from starlette.types import ASGIApp
 
+from liveroom.audit import Auditor, Report
 from liveroom.auth import Auth
 from liveroom.cart import Carts
 from liveroom.catalog import Catalog
@@ -37,7 +38,7 @@ from liveroom.settings import Settings, limit_ms
 from liveroom.siblings import Siblings
 from liveroom.store import scripts
 from liveroom.store.backplane import Batch
-from liveroom.stores import Stores, audit_of, backplane_of, measure, open_database, stock_of
+from liveroom.stores import Stores, backplane_of, inspection, measure, open_database, stock_of
 from liveroom.sweeper import Sweeper
 from liveroom.waitlist import Waitlist
 from liveroom.web.app import Web, build
@@ -128,6 +129,7 @@ class Node:
         clock = ServerClock()
         self._stores = stores = Stores(database, client, clock)
         self._inventory = inventory = stock_of(settings, stores)
+        self._auditor = Auditor(database)
         self._backplane = backplane = backplane_of(settings, stores)
         self._expiring = expiring = Expiring(inventory, backplane, clock)
         rooms = Rooms(database, backplane, clock)
@@ -212,7 +214,7 @@ class Node:
                 services=services,
                 hub=hub,
                 readiness=self._readiness,
-                audit=functools.partial(audit_of, database, inventory),
+                audit=self._audit,
                 allowed_origins=settings.allowed_origins,
                 sandbox=settings.sandbox,
                 message_rate_max=settings.message_rate_max,
@@ -248,6 +250,9 @@ class Node:
         # Before any wait: by then somebody may have opened the room again.
         self._onair.forget(room)
         await self._backplane.unsubscribe(room)
+
+    async def _audit(self) -> Report:
+        return await self._auditor.audit(await inspection(self._inventory))
 
     async def _readiness(self) -> Mapping[str, str]:
         """Each thing without which this node cannot serve, with `ok` or what is wrong."""

@@ -25,6 +25,7 @@ from liveroom.settings import BadSetting, Settings, limit_ms
 from liveroom.store import ledger, runs, scripts
 from liveroom.store.backplane import Backplane
 from liveroom.store.database import Database
+from liveroom.store.gates import Inspection
 
 log = structlog.get_logger(__name__)
 
@@ -91,15 +92,15 @@ async def audit(settings: Settings) -> dict[str, Any]:
         finally:
             await database.close()
     async with opened(replace(settings, redis_url=redis_url)) as stores:
-        return (await audit_of(stores.database, stock_of(settings, stores))).builtin()
+        inspected = await inspection(stock_of(settings, stores))
+        return (await audits.audit(stores.database, inspected)).builtin()
 
 
-async def audit_of(database: Database, inventory: Inventory) -> audits.Report:
-    """The report of SQL, and of the gates where they can be inspected."""
-    inspected = None
-    with suppress(Unavailable):  # the report says that the gates were not checked
-        inspected = await inventory.inspect()
-    return await audits.audit(database, inspected)
+async def inspection(inventory: Inventory) -> list[Inspection] | None:
+    """The gates as they are now; none where Redis does not say, which the report tells."""
+    with suppress(Unavailable):
+        return await inventory.inspect()
+    return None
 
 
 async def export_orders(settings: Settings, room: str | None, out: IO[str]) -> int:

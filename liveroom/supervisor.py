@@ -49,6 +49,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     `on_ready` gets the server's URL once the port answers. Raises `BadSetting` where a
     setting cannot be used here: a port in use, a data folder that another server holds.
     """
+    _check_stripe(settings)
     logs.configure(settings.log_level, settings.log_format)
     signal.signal(signal.SIGTERM, _leave)
     raise_file_limit()

@@ -10,7 +10,7 @@ import pytest
 from shopfloor import floor
 from sqlalchemy import Connection, text
 
-from liveroom.audit import audit
+from liveroom.audit import Auditor, audit
 from liveroom.inventory import HoldLineRequest, HoldRequest
 from liveroom.store.database import Database
 
@@ -103,6 +103,11 @@ PLANTED = {
     "I8 a refund above its capture": ("I8", "UPDATE refunds SET amount_minor = 501"),
     "I8 a refund that did not come": ("I8", "UPDATE refunds SET state = 'failed'"),
     "I8 a capture no event told of": ("I8", "DELETE FROM payment_events"),
+    "I4 a sale of more": ("I4", "UPDATE order_lines SET restocked = 1 WHERE \"order\" = 'paid'"),
+    "I13 an order nobody ended": (
+        "I13",
+        "UPDATE orders SET pay_by = 1 WHERE id = 'placed' AND EXISTS (SELECT 1 FROM leases)",
+    ),
     "I13 units released too early": ("I13", ORDER.format("pay_by = pay_by + 600000", "expired")),
 }
 
@@ -118,6 +123,7 @@ def busy_day(tmp_path_factory: pytest.TempPathFactory, _empty_schema: Path, valk
         stock = {"s1": 20, "s2": 10}
         async with floor(database, valkey, stock, limits={"s1": 3}) as shop:
             await a_busy_day(shop)
+            await database.lease("sweeper", "n1", 3_600_000)
         await database.close()
 
     asyncio.run(live())
@@ -168,29 +174,93 @@ def test_a_difference_in_redis_is_found(run, db, redis_url, what) -> None:
     run(story())
 
 
-def test_an_audit_beside_a_sale_raises_no_false_alarm(run, db, redis_url) -> None:
-    """Orders are placed and cancelled all the while; every audit is clean."""
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_audit_beside_a_sale_raises_no_false_alarm(run, db, redis_url, whole) -> None:
+    """Orders are placed, cancelled, paid, refunded and expire; every audit is clean."""
 
     async def story() -> None:
-        async with floor(db, redis_url, {"s1": 500}) as shop:
+        async with floor(db, redis_url, {"s1": 500, "s2": 500}) as shop:
 
             async def one(n: int) -> None:
-                await shop.buy(f"o{n}", buyer=f"b{n}")
-                if n % 3 == 0:
-                    await shop.orders.cancel(f"o{n}", f"b{n}")
+                order, buyer = f"o{n}", f"b{n}"
+                await shop.buy(order, ("s1", 1), ("s2", 2), buyer=buyer)
+                match n % 5:
+                    case 0:
+                        await shop.orders.cancel(order, buyer)
+                    case 1:
+                        await shop.overdue(order)
+                        await shop.orders.expire_once()
+                    case 2:
+                        await shop.pay(order, buyer=buyer)
+                    case 3:
+                        await shop.pay(order, buyer=buyer)
+                        await shop.give_back(order, {"sku": "s2", "qty": 1, "restock": True})
+                        await shop.outbox.run_once()
 
             async def audits() -> int:
-                done = 0
+                auditor, done = Auditor(db), 0
                 while not sale.done():
-                    report = await audit(db, await shop.inventory.inspect())
+                    inspected = await shop.inventory.inspect()
+                    report = await (audit(db, inspected) if whole else auditor.audit(inspected))
                     assert report.ok, report
                     done += 1
                 return done
 
-            sale = asyncio.gather(*(one(n) for n in range(200)))
+            sale = asyncio.gather(*(one(n) for n in range(100)))
             assert await audits() > 0
             await sale
             await shop.check()
+
+    run(story())
+
+
+CHANGES = {
+    "I1": "UPDATE pools SET sold = sold + 1 WHERE pool = 'sku:s1'",
+    "I1 replay": "UPDATE ledger SET available_after = 7 WHERE \"order\" = 'newer' AND kind = 'release'",
+    "I2": "UPDATE orders SET state = 'placed' WHERE id = 'new'",
+    "I4": "UPDATE order_lines SET qty = qty + 1 WHERE \"order\" = 'new'",
+    "I6": "UPDATE orders SET total_minor = 1 WHERE id = 'new'",
+    "I7": "UPDATE buyer_taken SET units = units + 1 WHERE buyer = 'new'",
+    "I8": "UPDATE refunds SET amount_minor = 251 WHERE why = 'new'",
+    "I13": "UPDATE orders SET pay_by = pay_by + 600000 WHERE id = 'newer'",
+}
+
+
+@pytest.mark.parametrize("planted", CHANGES)
+def test_a_repeated_audit_reads_what_is_new(run, books, redis_url, planted) -> None:
+    """After a clean one only new orders are looked at, and whatever is wrong with them is found."""
+
+    async def story() -> None:
+        async with floor(books, redis_url, {"s1": 20}, limits={"s1": 3}) as shop:
+            auditor = Auditor(books)
+            for n in range(5):
+                await shop.buy(f"o{n}", buyer=f"b{n}")
+            await books.write(
+                lambda conn: conn.execute(text("UPDATE orders SET placed_at = 0")) and None
+            )
+            first = await auditor.audit()
+            assert first.checks["I6"].checked == 5
+            await shop.buy("new", buyer="new")
+            await shop.pay("new", buyer="new")
+            await shop.give_back("new", amount_minor=100, why="new")
+            await shop.buy("gone", buyer="gone")
+            await shop.overdue("gone")
+            await shop.orders.expire_once()
+            await shop.settle_down()
+            report = await auditor.audit()
+            assert report.ok, report
+            assert report.checks["I6"].checked == 2
+            await shop.outbox.run_once()
+            await shop.buy("newer", buyer="new")
+            assert (await auditor.audit()).ok
+            await shop.overdue("newer")
+            await shop.orders.expire_once()
+            await shop.settle_down()
+            await books.write(lambda conn: conn.execute(text(CHANGES[planted])) and None)
+            for _ in range(2):
+                report = await auditor.audit()
+                assert not report.ok
+                assert report.checks[planted.partition(" ")[0]].failures, report
 
     run(story())
 

@@ -43,6 +43,7 @@ PARTS = {
     **dict.fromkeys(("onair", "picture", "shelves"), "rooms"),
     **dict.fromkeys(("carving", "drawing"), "promotions"),
     **dict.fromkeys(("stocktaking", "taking"), "inventory"),
+    "invariants": "audit",
     "stripe_provider": "payments",
 }
 

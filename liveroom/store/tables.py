@@ -352,6 +352,7 @@ payments = Table(
     _ms("created_at"),
     _ms("changed_at"),
     Index("ix_payments_order", "order"),
+    Index("ix_payments_changed", "changed_at"),
     Index(  # one open payment for each order
         "uq_payments_open",
         "order",
@@ -371,6 +372,13 @@ payment_events = Table(  # webhooks taken in; the key makes each count once
     Column("body", JSON, nullable=False),
     _ms("received_at"),
     _ms("applied_at", nullable=True),
+    Index("ix_payment_events_payment", "payment"),
+    Index(
+        "ix_payment_events_waiting",
+        "received_at",
+        sqlite_where=text("applied_at IS NULL"),
+        postgresql_where=text("applied_at IS NULL"),
+    ),
 )
 refunds = Table(
     "refunds",
@@ -385,6 +393,7 @@ refunds = Table(
     _ms("created_at"),
     _ms("changed_at"),
     Index("ix_refunds_payment", "payment"),
+    Index("ix_refunds_changed", "changed_at"),
     Index("uq_refunds_operation", "operation", unique=True),
 )
 refund_lines = Table(  # which units a refund is for

@@ -69,6 +69,15 @@ def upgrade() -> None:  # noqa: PLR0915 - a statement a table
         sa.Column("applied_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("provider", "event", name=op.f("pk_payment_events")),
     )
+    op.create_index("ix_payment_events_payment", "payment_events", ["payment"], unique=False)
+    op.create_index(
+        "ix_payment_events_waiting",
+        "payment_events",
+        ["received_at"],
+        unique=False,
+        sqlite_where=sa.text("applied_at IS NULL"),
+        postgresql_where=sa.text("applied_at IS NULL"),
+    )
     op.create_table(
         "shops",
         sa.Column("id", sa.Text(), nullable=False),
@@ -228,6 +237,7 @@ def upgrade() -> None:  # noqa: PLR0915 - a statement a table
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payments")),
     )
     op.create_index("ix_payments_order", "payments", ["order"], unique=False)
+    op.create_index("ix_payments_changed", "payments", ["changed_at"], unique=False)
     op.create_index(
         "uq_payments_open",
         "payments",
@@ -409,6 +419,7 @@ def upgrade() -> None:  # noqa: PLR0915 - a statement a table
         sa.PrimaryKeyConstraint("id", name=op.f("pk_refunds")),
     )
     op.create_index("ix_refunds_payment", "refunds", ["payment"], unique=False)
+    op.create_index("ix_refunds_changed", "refunds", ["changed_at"], unique=False)
     op.create_index("uq_refunds_operation", "refunds", ["operation"], unique=True)
     op.create_table(
         "refund_lines",
