@@ -108,11 +108,13 @@ class Floor:
         given = {"order": order, "buyer": buyer, "room": "r1", "lines": asked, "content": content}
         return await self.orders.place(**(given | but))
 
-    async def put(self, sku: str, qty: int = 1, *, buyer: str = "ann") -> None:
+    async def put(self, sku: str, qty: int = 1, *, buyer: str = "ann", again: bool = False) -> None:
         """Put units in the buyer's cart."""
         line = HoldLineRequest(pool=f"sku:{sku}", sku=sku, qty=qty)
         await self.inventory.hold(
-            HoldRequest(buyer=buyer, room="r1", key=new_id(), lines=[line], kind="held")
+            HoldRequest(
+                buyer=buyer, room="r1", key=new_id(), lines=[line], kind="held", again=again
+            )
         )
 
     async def place_held(self, order: str, holds: list[Hold]) -> None:
