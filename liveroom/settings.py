@@ -307,7 +307,8 @@ def limit_ms(seconds: float) -> int:
 def secret_in(data: Path) -> str:
     """The secret that signs tokens where none was set: made once, kept with mode 0600.
 
-    Two processes that ask at the same moment get the same one.
+    Two processes that ask at the same moment get the same one. It is on disk before anybody
+    has it, so that no power cut leaves an empty one. Raises `BadSetting` where it is empty.
     """
     path = data / "secret"
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -315,7 +316,22 @@ def secret_in(data: Path) -> str:
         fresh = data / f".secret.{os.getpid()}"
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(secrets.token_urlsafe(48))
+            file.flush()
+            os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):  # another process was faster: take its secret
             os.link(fresh, path)
         fresh.unlink()
-    return path.read_text().strip()
+        _sync_folder(data)
+    secret = path.read_text().strip()
+    if not secret:
+        raise BadSetting(f"--data: {path} is empty; remove it, and sign tokens anew")
+    return secret
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

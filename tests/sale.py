@@ -15,6 +15,8 @@ from tests.crowd import Viewer, staying, until
 from tests.live import Live, Said
 
 THINKING_S = 0.005
+ANSWER_MAX_S = 6.0
+"""Three times what is promised: the machine may be busy with other things."""
 PAGE = 100
 
 
@@ -33,8 +35,11 @@ class Sale:
         self._over = asyncio.Event()
 
     @asynccontextmanager
-    async def going_on(self) -> AsyncIterator[None]:
-        """Everybody buys until the end of the block; then all that was asked is answered."""
+    async def going_on(self, *, to_the_end: bool = True) -> AsyncIterator[None]:
+        """Everybody buys until the end of the block; then all that was asked is answered.
+
+        Unless `to_the_end`: then nobody asks any more, for there is no server.
+        """
         async with staying(*self.buyers):
             buying = [asyncio.create_task(self._buy(buyer)) for buyer in self.buyers]
             try:
@@ -42,7 +47,10 @@ class Sale:
                 yield
             finally:
                 self._over.set()
-                await asyncio.gather(*buying)
+                if not to_the_end:
+                    for each in buying:
+                        each.cancel()
+                await asyncio.gather(*buying, return_exceptions=not to_the_end)
             for buyer, order in self.unsettled:
                 await self._order(buyer, order)
 
@@ -50,6 +58,17 @@ class Sale:
         """Wait until so many more orders are acknowledged, or nothing is left."""
         enough = len(self.bought) + orders
         await until(lambda: self.sold_out or len(self.bought) >= enough, within_s)
+
+    async def code_of(self, buyer: Viewer, order: str) -> str:
+        """What an order that is sent now is answered; one that is refused is sent again in the end."""
+        try:
+            async with asyncio.timeout(ANSWER_MAX_S):
+                await buyer.do("order.place", order=order, lines=[{"sku": self.sku, "qty": 1}])
+        except Said as refusal:
+            self.unsettled.append((buyer, order))
+            return refusal.code
+        self.bought.append(order)
+        return "ok"
 
     async def adds_up(self) -> None:
         """What was acknowledged is on disk, nothing else is, and the rest is free; the audit agrees.

