@@ -11,6 +11,7 @@ from typing import Final
 from liveroom import shapes
 from liveroom.clock import Clock
 from liveroom.events import Event
+from liveroom.hoarding import Hoarding
 from liveroom.inventory import Hold, Inventory
 from liveroom.store.backplane import Backplane
 
@@ -20,14 +21,19 @@ TOLD_AT_ONCE: Final = 500
 class Expiring:
     """Tells buyers of cart lines that are gone. One for each process."""
 
-    def __init__(self, inventory: Inventory, backplane: Backplane, clock: Clock) -> None:
+    def __init__(
+        self, inventory: Inventory, backplane: Backplane, clock: Clock, hoarding: Hoarding
+    ) -> None:
         self._inventory = inventory
         self._backplane = backplane
         self._clock = clock
+        self._hoarding = hoarding
 
     async def sweep_once(self) -> None:
         """End holds past their time. One node, once a second."""
-        await self._tell((await self._inventory.sweep_once()).expired)
+        expired = (await self._inventory.sweep_once()).expired
+        await self._tell(expired)
+        await self._hoarding.count(expired)
 
     async def check_once(self) -> None:
         """Compare the fences; who lost a line to a rebuild is told. Every node, once a second.

@@ -25,6 +25,7 @@ from liveroom.creators import Creators
 from liveroom.errors import LiveroomError
 from liveroom.events import Event
 from liveroom.expiring import Expiring
+from liveroom.hoarding import Hoarding
 from liveroom.ids import new_id
 from liveroom.metrics import counters
 from liveroom.moderation import Moderation, SlowMode
@@ -38,7 +39,15 @@ from liveroom.settings import Settings, limit_ms
 from liveroom.siblings import Siblings
 from liveroom.store import scripts
 from liveroom.store.backplane import Batch
-from liveroom.stores import Stores, backplane_of, inspection, measure, open_database, stock_of
+from liveroom.stores import (
+    Stores,
+    backplane_of,
+    cooling_of,
+    inspection,
+    measure,
+    open_database,
+    stock_of,
+)
 from liveroom.sweeper import Sweeper
 from liveroom.waitlist import Waitlist
 from liveroom.web.app import Web, build
@@ -131,7 +140,8 @@ class Node:
         self._inventory = inventory = stock_of(settings, stores)
         self._auditor = Auditor(database)
         self._backplane = backplane = backplane_of(settings, stores)
-        self._expiring = expiring = Expiring(inventory, backplane, clock)
+        hoarding = Hoarding(cooling_of(settings, stores))
+        self._expiring = expiring = Expiring(inventory, backplane, clock, hoarding)
         rooms = Rooms(database, backplane, clock)
         secret = settings.secret or ""
         self._payments = payments = Payments(database, _providers(settings, secret, clock))
@@ -208,6 +218,7 @@ class Node:
             payments=payments,
             promotions=promotions,
             waitlist=waitlist,
+            hoarding=hoarding,
         )
         self._app = build(
             Web(

@@ -164,6 +164,21 @@ class Settings:
     hold_ttl_s: Annotated[
         float, _doc("How long units stay in a cart; 0: until they leave it.", _not_negative)
     ] = 600.0
+    hoarding_expired_max: Annotated[
+        int,
+        _doc(
+            "After so many expired holds of a SKU a buyer waits before the next; 0: never.",
+            _not_negative,
+        ),
+    ] = 0
+    hoarding_window_s: Annotated[
+        float,
+        _doc("Within how long expired holds count together.", validators.Number(gt=0)),
+    ] = 3600.0
+    hoarding_wait_s: Annotated[
+        float,
+        _doc("How long whoever let them expire waits.", validators.Number(gt=0)),
+    ] = 60.0
     pay_within_s: Annotated[
         float, _doc("How long an order waits for its payment; 0: for ever.", _not_negative)
     ] = 900.0

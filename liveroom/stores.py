@@ -24,6 +24,7 @@ from liveroom.inventory import Inventory
 from liveroom.settings import BadSetting, Settings, limit_ms
 from liveroom.store import ledger, runs, scripts
 from liveroom.store.backplane import Backplane
+from liveroom.store.cooling import Cooling
 from liveroom.store.database import Database
 from liveroom.store.gates import Inspection
 
@@ -149,6 +150,18 @@ def stock_of(settings: Settings, stores: Stores) -> Inventory:
         stores.clock,
         hold_ttl_s=hold_ttl_s,
         partitions=settings.stock_partitions,
+    )
+
+
+def cooling_of(settings: Settings, stores: Stores) -> Cooling | None:
+    """The cool-down after expired holds; none where none is set."""
+    if not settings.hoarding_expired_max:
+        return None
+    return Cooling(
+        stores.client,
+        most=settings.hoarding_expired_max,
+        window_ms=limit_ms(settings.hoarding_window_s),
+        cool_ms=limit_ms(settings.hoarding_wait_s),
     )
 
 

@@ -16,6 +16,7 @@ from liveroom.clock import ManualClock
 from liveroom.commands import Commands, Services
 from liveroom.creators import Creators, NewCreator
 from liveroom.expiring import Expiring
+from liveroom.hoarding import Hoarding
 from liveroom.inventory import Inventory
 from liveroom.metrics import Counters
 from liveroom.moderation import Moderation, SlowMode
@@ -26,11 +27,14 @@ from liveroom.promotions import Promotions
 from liveroom.rooms import NewRoom, Rooms
 from liveroom.store import scripts
 from liveroom.store.backplane import Backplane
+from liveroom.store.cooling import Cooling
 from liveroom.waitlist import Waitlist
 from liveroom.web.app import Web, build
 from liveroom.wire.hub import Hub
 
 SECRET = "a secret of the house that is long enough"
+
+COOL_MS = 4_000
 
 ADMIN = Member("root", "Root", ("admin",))
 HOST = Member("c1", "Lin", ("host:r1",))
@@ -49,13 +53,15 @@ class House:
     p3 (SKU c) belongs to shop s2 and is on the shelf too; p4 (SKU d) is on no shelf.
     """
 
-    def __init__(self, db: Any, url: str) -> None:
+    def __init__(self, db: Any, url: str, *, hold_ttl_s: float = 600, hoarded_max: int = 0) -> None:
         self.db = db
         self.clock = ManualClock()
         self.clients = scripts.connect(url), scripts.connect_subscriber(url)
         self.backplane = backplane = Backplane(*self.clients, self.clock)
-        self.inventory = Inventory(db, self.clients[0], self.clock, hold_ttl_s=600)
-        self.expiring = Expiring(self.inventory, backplane, self.clock)
+        self.inventory = Inventory(db, self.clients[0], self.clock, hold_ttl_s=hold_ttl_s)
+        cooling = Cooling(self.clients[0], most=hoarded_max, window_ms=60_000, cool_ms=COOL_MS)
+        self.hoarding = Hoarding(cooling if hoarded_max else None)
+        self.expiring = Expiring(self.inventory, backplane, self.clock, self.hoarding)
         self.rooms = Rooms(db, backplane, self.clock)
         self.promotions = Promotions(db, self.inventory, backplane, self.clock)
         self.onair = OnAir(
@@ -94,6 +100,7 @@ class House:
             orders=Orders(db, self.inventory, payments, backplane, Counters(), pay_within_s=900),
             payments=payments,
             promotions=self.promotions,
+            hoarding=self.hoarding,
             waitlist=Waitlist(db, self.inventory, backplane, self.clock),
         )
         self.commands = Commands(self.services)

@@ -28,7 +28,8 @@ TOP = {"cli", "demo", "__main__"}
 SIDEWAYS = {
     "cart": {"inventory"},
     "waitlist": {"inventory"},
-    "orders": {"cart", "inventory", "payments"},
+    "hoarding": {"inventory"},
+    "orders": {"hoarding", "cart", "inventory", "payments"},
     "promotions": {"inventory", "orders"},
     "creators": {"auth", "catalog"},
     "rooms": {"auth", "catalog"},

@@ -27,6 +27,7 @@ async def cart_show(call: Call) -> dict[str, Any]:
 async def cart_add(call: Call) -> dict[str, Any]:
     """Hold units of a SKU for the buyer; the cart with them."""
     await _on_sale(call, [(call.args.sku, call.args.drop)])
+    await call.services.hoarding.refuse_if_cooling(call.member.id, [call.args.sku])
     cart = await call.services.carts.add(
         buyer=call.member.id,
         room=call.room,
@@ -66,6 +67,7 @@ async def cart_remove(call: Call) -> dict[str, Any]:
 async def waitlist_join(call: Call) -> dict[str, Any]:
     """Wait for units of a SKU that is sold out; a place in the line."""
     await _on_sale(call, [(call.args.sku, None)])
+    await call.services.hoarding.refuse_if_cooling(call.member.id, [call.args.sku])
     place = await call.services.waitlist.join(
         member=call.member.id, room=call.room, sku=call.args.sku, qty=call.args.qty
     )
@@ -96,6 +98,7 @@ async def order_place(call: Call) -> dict[str, Any]:
     ]
     try:
         await _on_sale(call, [(line.sku, line.drop) for line in lines])
+        await call.services.hoarding.refuse_if_cooling(call.member.id, [one.sku for one in lines])
         if call.args.coupon is not None:
             raise _no_coupon(call)
     except (Refused, Invalid) as refusal:

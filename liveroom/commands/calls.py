@@ -14,6 +14,7 @@ from liveroom.cart import Carts
 from liveroom.catalog import Catalog
 from liveroom.clock import Clock
 from liveroom.creators import Creators
+from liveroom.hoarding import Hoarding
 from liveroom.inventory import Inventory
 from liveroom.moderation import Moderation, SlowMode
 from liveroom.onair import OnAir
@@ -47,6 +48,7 @@ class Services:
     payments: Payments
     promotions: Promotions
     waitlist: Waitlist
+    hoarding: Hoarding
 
 
 class Who(StrEnum):

@@ -97,6 +97,12 @@ def stock_channel(part: int) -> str:
     return f"lr:{{s{part}}}:channel"
 
 
+def cooling(buyer: str, sku: str) -> tuple[str, str]:
+    """Two strings: a buyer's expired holds of a SKU, counted; and, while it is there, a wait."""
+    tag = f"lr:{{cool:{buyer}:{sku}}}"
+    return f"{tag}:expired", f"{tag}:wait"
+
+
 def first_answer(member: str, key: str) -> str:
     """A string: the first answer to a member's command with this idempotency key."""
     return f"lr:answer:{member}:{key}"
