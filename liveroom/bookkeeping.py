@@ -134,6 +134,11 @@ def set_payment(conn: Connection, at: int, row: Row[Any], state: str) -> None:
     ensure(conn.execute(_SET_PAYMENT, change).rowcount == 1, "a locked payment moved")
 
 
+def lock_pools(conn: Connection, names: Iterable[str]) -> None:
+    """Lock these pools' rows until the commit, in the one order."""
+    conn.execute(_LOCKED_POOLS, {"ids": sorted(names)}).all()
+
+
 def move_stock(conn: Connection, at: int, moves: Sequence[Move]) -> list[Told]:
     """Write ledger rows and their pools, set-wise; what Redis must hear of each pool."""
     if not moves:

@@ -22,6 +22,7 @@ from liveroom.bookkeeping import (
     Move,
     News,
     Wanted,
+    lock_pools,
     move_stock,
     set_orders,
     set_payment,
@@ -48,8 +49,36 @@ _TAKE_IN = text(
     " VALUES (:provider, :event, :kind, :body, :at) ON CONFLICT (provider, event) DO NOTHING"
 ).bindparams(bindparam("body", type_=JSON))
 
+_ORDERS_OF = (
+    select(_T.payments.c.order)
+    .where(_T.payments.c.reference.in_(bindparam("references", expanding=True)))
+    .distinct()
+)
+
 PARKED_MAX_MS: Final = 24 * 3_600_000
 """How long an event may wait for its payment to be known."""
+
+
+class Saying(NamedTuple):
+    """What a provider said, with what a late payment may count on."""
+
+    said: Webhook
+    late: Late | list[Hold] = Late.ASK
+
+
+def take_in_all(conn: Connection, sayings: Sequence[Saying]) -> list[After]:
+    """Take in a batch, in order of arrival: see `take_in`.
+
+    All rows that captures change are locked first, in the one order, so that the batches of
+    two nodes never wait for each other in a circle.
+    """
+    references = [one.said.reference for one in sayings]
+    orders = conn.scalars(_ORDERS_OF, {"references": references}).all()
+    if orders:
+        conn.execute(LOCKED_ORDERS, {"ids": sorted(orders)}).all()
+        lines = lines_of(conn, orders)
+        lock_pools(conn, {line.pool for some in lines.values() for line in some})
+    return [take_in(conn, one.said, one.late) for one in sayings]
 
 
 def take_in(conn: Connection, said: Webhook, late: Late | list[Hold] = Late.ASK) -> After:

@@ -100,6 +100,7 @@ class Orders:
         await self._placing.close()
         await self._lookups.close()
         await self._recent.close()
+        await self._settling.close()
         await self._telling.all_told()
 
     # ── placing ───────────────────────────────────────────────────────────────────────────

@@ -20,8 +20,9 @@ import structlog
 from sqlalchemy import Row
 
 from liveroom import captures, closing, refunding
-from liveroom.bookkeeping import Wanted
-from liveroom.captures import Late
+from liveroom.batching import Batcher
+from liveroom.bookkeeping import After, Wanted
+from liveroom.captures import Late, Saying
 from liveroom.closing import Closing
 from liveroom.errors import Invalid, Refused, Unavailable
 from liveroom.faults import point
@@ -31,6 +32,8 @@ from liveroom.store.database import Database
 from liveroom.telling import Telling
 
 TRIES_MAX: Final = 4
+BATCH_MAX: Final = 64
+WAITING_MAX: Final = 10_000
 DUE_MAX: Final = 100
 DUE_PAGES_MAX: Final = 100
 
@@ -56,6 +59,11 @@ class Settling:
         self._payments = payments
         self._telling = telling
         self._closing_max_ms = closing_max_ms
+        self._taking_in = Batcher(self._take_in, size_max=BATCH_MAX, waiting_max=WAITING_MAX)
+
+    async def close(self) -> None:
+        """Take in what was said so far."""
+        await self._taking_in.close()
 
     async def expire_once(self) -> int:
         """Close all orders whose time to pay has passed; how many were looked at.
@@ -137,7 +145,7 @@ class Settling:
         """
         late: Late | list[Hold] = Late.ASK
         for _ in range(TRIES_MAX):
-            after = await self._db.write(partial(captures.take_in, said=said, late=late))
+            after = await self._taking_in.submit(Saying(said, late))
             point("webhook.committed")
             self._telling.tell(after)
             if after.wants is None:
@@ -147,6 +155,18 @@ class Settling:
             except Unavailable as error:
                 log.warning("orders.late_payment_waits", order=after.wants.order, code=error.code)
                 return
+
+    async def _take_in(self, sayings: Sequence[Saying]) -> Sequence[After | Exception]:
+        """One transaction for many; where it fails, each alone, once, its failure its own."""
+        try:
+            return await self._db.write(partial(captures.take_in_all, sayings=sayings))
+        except Unavailable:
+            raise
+        except Exception as fault:
+            if len(sayings) == 1:
+                return [fault]
+            log.exception("orders.events_failed", events=len(sayings))
+        return [(await self._take_in([one]))[0] for one in sayings]
 
     async def _hold_late(self, wanted: Wanted) -> Late | list[Hold]:
         lines = [
