@@ -202,3 +202,30 @@ def test_screenshot_of_the_readme(shop, open_page):
     kept("screenshot.png").parent.mkdir(exist_ok=True)
     page.screenshot(path=kept("screenshot.png"))
     assert kept("screenshot.png").stat().st_size < SCREENSHOT_BYTES_MAX
+
+
+def test_who_waits_is_offered_what_comes_back(shop, open_page):
+    """Sold out: a viewer joins the line, is shown the offer with its time, and checks it out."""
+    taken = {"sku": "mug-0", "delta": -12, "why": "sold elsewhere"}
+    page = open_page(f"{shop.url}/room/tonight")
+    host(shop, "product.pin", product="mug")
+    card = page.locator(".pin")
+    expect(card).to_contain_text("月白马克杯")
+    host(shop, "stock.adjust", **taken)
+    card.get_by_role("button", name="Sold out · wait").click()
+    page.get_by_role("button", name="Sold out · tell me when it is back").click()
+    page.get_by_label("Your name").fill("Bo")
+    page.get_by_role("button", name="Continue as Bo").click()
+    expect(page.get_by_text("You are in line, with 0 ahead.")).to_be_visible()
+
+    host(shop, "stock.restock", sku="mug-0", qty=1)
+    sheet = page.get_by_role("dialog")
+    expect(sheet).to_contain_text(re.compile(r"Held for (9|10):\d\d"))
+    expect(page.get_by_text("came back and is yours")).to_be_visible()
+    if picture := os.environ.get("LIVEROOM_PICTURE"):
+        page.screenshot(path=picture)
+    sheet.get_by_role("button", name="Check out · ¥69").click()
+    expect(sheet).to_contain_text("Your order")
+    assert shop.audit()["ok"]
+    host(shop, "stock.restock", sku="mug-0", qty=11)
+    host(shop, "product.unpin", product="mug")

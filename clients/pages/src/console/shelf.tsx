@@ -32,10 +32,14 @@ function SkuRow({ live, product, sku }: { live: Live; product: Product; sku: Sku
     event.preventDefault();
     const form = event.currentTarget as HTMLFormElement;
     const qty = Number(new FormData(form).get("qty"));
+    const counted =
+      qty > 0
+        ? live.room.send("stock.restock", { sku: sku.id, qty })
+        : live.room.send("stock.adjust", { sku: sku.id, delta: qty, why: "console" });
     tryTo(
-      live.room.send("stock.restock", { sku: sku.id, qty }).then(() => {
+      counted.then(() => {
         form.reset();
-        toast(t("host.restocked", { n: qty, title }));
+        toast(t(qty > 0 ? "host.restocked" : "host.taken", { n: Math.abs(qty), title }));
       }),
     );
   };
@@ -72,10 +76,10 @@ function SkuRow({ live, product, sku }: { live: Live; product: Product; sku: Sku
           class="field num"
           name="qty"
           type="number"
-          min="1"
+          min="-100000"
           max="100000"
           required
-          placeholder="+10"
+          placeholder="+10 / −1"
           aria-label={`${t("host.restock")}: ${title}`}
         />
         <button type="submit" class="button small">

@@ -6,7 +6,19 @@ import { Picture } from "../parts/picture.tsx";
 import { toast } from "../parts/toasts.tsx";
 import { money, t } from "../words/language.ts";
 import { Left, leftWords } from "./pins.tsx";
-import { addToCart, asMember, buyNow, open, refusal, selling, sheet, show } from "./show.ts";
+import {
+  addToCart,
+  asMember,
+  buyNow,
+  open,
+  refusal,
+  selling,
+  sheet,
+  show,
+  waitFor,
+  waitingFor,
+  waitNoMore,
+} from "./show.ts";
 
 const QTY_MAX = 20;
 
@@ -83,11 +95,13 @@ export function Buy({ id }: { id: string }) {
   if (!product || !sku) return <p class="quiet">{t("bag.shelf.empty")}</p>;
 
   const left = leftOfSku(sku);
-  const max = Math.max(1, Math.min(left, sku.limit_per_buyer ?? QTY_MAX, QTY_MAX));
+  const most = left || QTY_MAX; // of what is sold out one may wait for any number
+  const max = Math.max(1, Math.min(most, sku.limit_per_buyer ?? QTY_MAX, QTY_MAX));
   const qty = Math.min(wanted, max);
   const price = money(sku.price_minor * qty, product.currency);
   const gone = left === 0;
-  const stopped = gone || busy || !open.value || !selling.value || product.state === "visible";
+  const stopped = busy || !open.value || !selling.value || product.state === "visible";
+  const waits = waitingFor.value.includes(sku.id);
 
   // The price and the quantity are those on the button that was pressed, also after signing in.
   const act = (what: () => Promise<void>) =>
@@ -113,6 +127,8 @@ export function Buy({ id }: { id: string }) {
       sheet.value = null;
     });
 
+  const wait = () => act(() => (waits ? waitNoMore(sku.id) : waitFor(sku.id, qty)));
+
   return (
     <div class="buy-sheet">
       <div class="head">
@@ -126,22 +142,36 @@ export function Buy({ id }: { id: string }) {
         </div>
       </div>
       <Choice product={product} now={sku} choose={(one) => choose(one.id)} />
-      {!gone && <Quantity qty={qty} max={max} set={want} />}
+      {!waits && <Quantity qty={qty} max={max} set={want} />}
       {sku.limit_per_buyer && <p class="note">{t("buy.limit", { n: sku.limit_per_buyer })}</p>}
-      <div class="foot two">
-        <button type="button" class="button" disabled={stopped} onClick={keep}>
-          {t("buy.add")}
-        </button>
-        <button type="button" class="button buy" disabled={stopped} onClick={buy}>
-          {gone
-            ? t("buy.soldout")
-            : show.$room.value?.paused
-              ? t("room.paused")
-              : open.value
-                ? t("buy.now", { price })
-                : t("state.reconnecting")}
-        </button>
-      </div>
+      {gone && selling.value && open.value ? (
+        <div class="foot">
+          <button
+            type="button"
+            class={`button wide ${waits ? "" : "buy"}`}
+            disabled={stopped}
+            aria-pressed={waits}
+            onClick={wait}
+          >
+            {t(waits ? "buy.leave" : "buy.join")}
+          </button>
+        </div>
+      ) : (
+        <div class="foot two">
+          <button type="button" class="button" disabled={gone || stopped} onClick={keep}>
+            {t("buy.add")}
+          </button>
+          <button type="button" class="button buy" disabled={gone || stopped} onClick={buy}>
+            {gone
+              ? t("buy.soldout")
+              : show.$room.value?.paused
+                ? t("room.paused")
+                : open.value
+                  ? t("buy.now", { price })
+                  : t("state.reconnecting")}
+          </button>
+        </div>
+      )}
     </div>
   );
 }

@@ -26,14 +26,14 @@ export function BuyButton({ product }: { product: Product }) {
   const may = selling.value && open.value && left !== 0 && product.state !== "visible";
   const words = !open.value
     ? t("state.reconnecting")
-    : left === 0
-      ? t("buy.soldout")
+    : left === 0 && !room?.paused
+      ? t(selling.value ? "buy.wait" : "buy.soldout")
       : room?.paused
         ? t("room.paused")
         : may
           ? t("buy.buy")
           : t("buy.look");
-  const stopped = left === 0 || room?.paused || !open.value;
+  const stopped = (left === 0 && !selling.value) || room?.paused || !open.value;
   return (
     <button
       type="button"

@@ -67,6 +67,36 @@ show.room.on("hold.placed", ({ data }) => {
   if (!known) void show.room.send("cart.show", {}).catch(() => {});
 });
 
+/** SKUs this viewer waits for, as far as this page knows. */
+export const waitingFor = signal<readonly string[]>([]);
+const waitNot = (sku: string) => {
+  waitingFor.value = waitingFor.value.filter((one) => one !== sku);
+};
+
+/** Wait for units that come back; what is offered comes as a hold in the cart. */
+export async function waitFor(sku: string, qty: number): Promise<void> {
+  const { waiting } = await show.room.send("waitlist.join", { sku, qty });
+  waitNot(sku);
+  waitingFor.value = [...waitingFor.value, sku];
+  toast(t("buy.waiting", { n: waiting.ahead }));
+}
+
+export async function waitNoMore(sku: string): Promise<void> {
+  await show.room.send("waitlist.leave", { sku });
+  waitNot(sku);
+}
+
+show.room.on("waitlist.offered", ({ data }) => {
+  waitNot(data.sku);
+  const time = clock(data.until - show.room.now());
+  toast(t("bag.offered", { n: data.qty, title: titleOf(data.sku), time }));
+  // An offer runs out: where nothing else is being done, the cart with its timer is shown.
+  if (wide.value) tab.value = "cart";
+  else if (!sheet.value || sheet.value.kind === "product") {
+    sheet.value = { kind: "bag", tab: "cart" };
+  }
+});
+
 /** A SKU's product title, with the SKU's own name where there are several. */
 export function titleOf(sku: string): string {
   const product = show.$shelf.value.find((one) => one.skus.some((each) => each.id === sku));

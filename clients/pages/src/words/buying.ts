@@ -19,6 +19,12 @@ export const BUYING_WORDS = {
   "buy.qty": ["Quantity", "数量"],
   "buy.more": ["One more", "加一件"],
   "buy.less": ["One less", "减一件"],
+  "buy.join": ["Sold out · tell me when it is back", "已售罄 · 到货为我保留"],
+  "buy.leave": ["Waiting · leave the line", "候补中 · 点击退出"],
+  "buy.waiting": [
+    "You are in line, with {n} ahead. What comes back is held for you.",
+    "已进入候补,前面还有 {n} 人。到货后会为你保留。",
+  ],
   "buy.limit": ["At most {n} each", "每人限购 {n} 件"],
   "you.title": ["One tap to buy", "一键成为买家"],
   "you.why": [

@@ -41,6 +41,7 @@ export const HOST_WORDS = {
   "host.left": ["{n} left", "剩 {n} 件"],
   "host.restock": ["Restock", "补货"],
   "host.restocked": ["{n} more of {title}.", "{title} 补货 {n} 件。"],
+  "host.taken": ["{n} fewer of {title}.", "{title} 减少 {n} 件。"],
   "host.price": ["Price", "价格"],
   "host.set": ["Set", "改价"],
   "host.details": ["Prices and stock", "价格与库存"],

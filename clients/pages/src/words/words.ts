@@ -52,6 +52,11 @@ export const WORDS = {
   "buy.left": ["{n} left", "剩 {n} 件"],
   "buy.last": ["Only {n} left", "仅剩 {n} 件"],
   "buy.soldout": ["Sold out", "已售罄"],
+  "buy.wait": ["Sold out · wait", "售罄 · 候补"],
+  "bag.offered": [
+    "{n} × {title} came back and is yours for {time}: it is in your cart.",
+    "{title} 有货了:为你保留 {n} 件,{time} 内有效,已放入购物车。",
+  ],
   "buy.from": ["from {price}", "{price} 起"],
   "buy.pinned": ["On air now", "正在讲解"],
   "you.ended": ["Your sign-in has ended.", "登录已过期。"],
