@@ -240,6 +240,10 @@ def _some(conn: Connection, changed: _Changed) -> dict[str, Check]:
             case "I2":
                 found = _search(conn, searches[:1])  # what was sold follows from I1 and I4
                 checks[name] = _verdict(_count(conn, counted), found)
+            case "I12":  # sums over minutes, which no list of orders narrows
+                found = _search(conn, searches[:1])
+                found += _search(conn, searches[1:], _narrowed(conn, _ASKED), ids)
+                checks[name] = _verdict(_count(conn, counted), found)
             case _:
                 narrowed = _narrowed(conn, _OF_BUYERS if name == "I7" else _ASKED)
                 found = _search(conn, searches, narrowed, ids)

@@ -22,6 +22,7 @@ from liveroom.bookkeeping import (
     Move,
     News,
     Wanted,
+    count_money,
     lock_pools,
     move_stock,
     set_orders,
@@ -195,6 +196,11 @@ class _Capture(NamedTuple):
     def pay(self, lines: list[Row[Any]], moves: list[Move]) -> None:
         """The order is paid, and its units are sold."""
         self.take()
+        paid_at, amount = self.after.at, self.said.amount_minor
+        self.conn.execute(
+            update(_T.payments).where(_T.payments.c.id == self.payment.id).values(paid_at=paid_at)
+        )
+        count_money(self.conn, self.order, paid_at, self.said.currency, paid=amount)
         self.after.told = move_stock(self.conn, self.after.at, moves)
         set_orders(self.conn, self.after.at, [self.order], "paid")
         paid = order_of(self.order, lines, "paid")

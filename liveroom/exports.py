@@ -6,24 +6,33 @@ import csv
 from datetime import UTC, datetime
 from typing import IO, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from liveroom.money import decimal_text
-from liveroom.store.tables import order_lines, orders
+from liveroom.store.tables import order_lines, orders, payments, refunds
 
 COLUMNS: Final = (
     *("order", "room", "buyer", "state", "placed_at"),
     *("sku", "drop", "qty", "price", "line_total", "order_total", "currency"),
+    *("restocked", "order_refunded"),
 )
 ROWS_AT_ONCE: Final = 500
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
+_REFUNDED: Final = (
+    select(func.coalesce(func.sum(refunds.c.amount_minor), 0))
+    .join(payments, payments.c.id == refunds.c.payment)
+    .where(payments.c.order == orders.c.id, refunds.c.state == "succeeded")
+    .correlate(orders)
+    .scalar_subquery()
+)
+
 
 def write_orders(conn: Connection, out: IO[str], *, room: str | None = None) -> int:
     """Write every order line (of one room where it is named) to `out`; how many there were."""
     query = (
-        select(orders, order_lines)
+        select(orders, order_lines, _REFUNDED.label("refunded"))
         .join(order_lines, order_lines.c.order == orders.c.id)
         .order_by(orders.c.placed_at, orders.c.id, order_lines.c.line)
     )
@@ -43,6 +52,8 @@ def write_orders(conn: Connection, out: IO[str], *, room: str | None = None) -> 
                 row.qty,
                 *(decimal_text(amount, row.currency) for amount in money),
                 row.currency,
+                row.restocked,
+                decimal_text(int(row.refunded), row.currency),
             ]
         )
         written += 1

@@ -265,6 +265,41 @@ CHECKS: Final[dict[str, tuple[Any, ...]]] = {
             """,
         ),
     ),
+    "I12": (
+        "takings",
+        (
+            "{room}, minute {minute}: {paid} paid, {back} back; payments: {p_paid}, {p_back}",
+            """
+            SELECT COALESCE(t.room, p.room) AS room, COALESCE(t.minute, p.minute) AS minute,
+                   COALESCE(t.paid, 0) AS paid, COALESCE(t.back, 0) AS back,
+                   COALESCE(p.paid, 0) AS p_paid, COALESCE(p.back, 0) AS p_back
+            FROM (SELECT room, minute, currency, SUM(paid_minor) AS paid,
+                         SUM(refunded_minor) AS back, SUM(orders) AS orders
+                  FROM takings GROUP BY room, minute, currency) t
+            FULL JOIN (
+                SELECT o.room, p.paid_at / 60000 AS minute, p.currency, COUNT(*) AS orders,
+                       SUM(p.amount_minor) AS paid, SUM(COALESCE(r.done, 0)) AS back
+                FROM payments p JOIN orders o ON o.id = p."order" LEFT JOIN (
+                    SELECT payment, SUM(amount_minor) AS done FROM refunds
+                    WHERE state = 'succeeded' GROUP BY payment) r ON r.payment = p.id
+                WHERE p.paid_at IS NOT NULL
+                GROUP BY o.room, p.paid_at / 60000, p.currency) p
+            ON p.room = t.room AND p.minute = t.minute AND p.currency = t.currency
+            WHERE COALESCE(t.paid, 0) <> COALESCE(p.paid, 0)
+               OR COALESCE(t.back, 0) <> COALESCE(p.back, 0)
+               OR COALESCE(t.orders, 0) <> COALESCE(p.orders, 0)
+            """,
+        ),
+        (
+            "order {id} is {state}, paid for {times} times",
+            """
+            SELECT o.id, o.state, COALESCE(p.times, 0) AS times FROM orders o LEFT JOIN (
+                SELECT "order", COUNT(paid_at) AS times FROM payments GROUP BY "order") p
+                ON p."order" = o.id
+            WHERE COALESCE(p.times, 0) > 1 OR (o.state = 'paid' AND COALESCE(p.times, 0) = 0)
+            """,
+        ),
+    ),
     "I13": (
         "orders",
         (

@@ -22,6 +22,7 @@ from liveroom.bookkeeping import (
     After,
     Move,
     News,
+    count_money,
     move_stock,
     payments_of,
     set_orders,
@@ -365,6 +366,9 @@ def end(conn: Connection, after: After, ended: Ended) -> None:
     ).rowcount
     if not changed:
         return
+    if ended.state == "succeeded" and payment.paid_at is not None:
+        back = conn.scalar(select(refunds.amount_minor).where(refunds.id == ended.refund))
+        count_money(conn, order, payment.paid_at, payment.currency, back=int(back or 0))
     left, pending = _open_sums(conn, [payment.id])
     if not pending and payment.state == "refunding":
         set_payment(conn, after.at, payment, "succeeded" if left else "refunded")

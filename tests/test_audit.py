@@ -103,6 +103,11 @@ PLANTED = {
     "I8 a refund above its capture": ("I8", "UPDATE refunds SET amount_minor = 501"),
     "I8 a refund that did not come": ("I8", "UPDATE refunds SET state = 'failed'"),
     "I8 a capture no event told of": ("I8", "DELETE FROM payment_events"),
+    "I12 takings from nowhere": ("I12", "UPDATE takings SET paid_minor = paid_minor + 1"),
+    "I12 a refund nobody took off": ("I12", "UPDATE takings SET refunded_minor = 1"),
+    "I12 an order too many": ("I12", "UPDATE takings SET orders = orders + 1"),
+    "I12 a minute that is lost": ("I12", "DELETE FROM takings"),
+    "I12 an order paid by nothing": ("I12", "UPDATE payments SET paid_at = NULL"),
     "I4 a sale of more": ("I4", "UPDATE order_lines SET restocked = 1 WHERE \"order\" = 'paid'"),
     "I13 an order nobody ended": (
         "I13",
@@ -222,6 +227,7 @@ CHANGES = {
     "I6": "UPDATE orders SET total_minor = 1 WHERE id = 'new'",
     "I7": "UPDATE buyer_taken SET units = units + 1 WHERE buyer = 'new'",
     "I8": "UPDATE refunds SET amount_minor = 251 WHERE why = 'new'",
+    "I12": "UPDATE takings SET refunded_minor = 0",
     "I13": "UPDATE orders SET pay_by = pay_by + 600000 WHERE id = 'newer'",
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 
 import pytest
 from shopfloor import Floor, floor
@@ -10,8 +12,10 @@ from sqlalchemy import text
 
 from liveroom import closing
 from liveroom.errors import Invalid, LiveroomError
+from liveroom.exports import write_orders
 from liveroom.ids import new_id
 from liveroom.payments import Sandbox, Webhook
+from liveroom.store import tables
 
 
 class Refusing(Sandbox):
@@ -96,6 +100,26 @@ def test_a_part_is_restocked_line_by_line(run, books, redis_url) -> None:
     run(story())
 
 
+def test_the_export_has_what_went_back(run, books, redis_url) -> None:
+    """Each line says how many units are for sale again, and the order's money that went back."""
+
+    async def story() -> None:
+        async with floor(books, redis_url, {"s1": 5, "s2": 5}) as shop:
+            await paid(shop)
+            await shop.give_back("o1", {"sku": "s1", "qty": 2, "restock": True})
+            await shop.outbox.run_once()
+            await shop.give_back("o1")
+            out = io.StringIO()
+            assert await books.read(lambda conn: write_orders(conn, out)) == 2
+            lines = csv.DictReader(io.StringIO(out.getvalue()))
+            assert [(one["sku"], one["restocked"], one["order_refunded"]) for one in lines] == [
+                ("s1", "2", "5.00"),
+                ("s2", "0", "5.00"),
+            ]
+
+    run(story())
+
+
 def test_no_more_goes_back_than_was_sold_and_paid(run, books, redis_url) -> None:
     """Units, restocked units and money have an end; what is too much is refused with how much."""
 
@@ -116,6 +140,9 @@ def test_no_more_goes_back_than_was_sold_and_paid(run, books, redis_url) -> None
             assert (await refusal(shop.give_back("o1"))).code == "illegal_transition"
             assert await shop.outbox.run_once() == 3
             assert await shop.state("o1") == "refunded"
+            [row] = await shop.rows(tables.takings)
+            assert (row.orders, row.paid_minor, row.refunded_minor) == (1, 1250, 1250)
+            assert (row.room, row.bucket, row.currency) == ("r1", "unattributed", "EUR")
             await shop.check()
 
     run(story())

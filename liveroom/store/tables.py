@@ -351,6 +351,7 @@ payments = Table(
     Column("currency", Text, nullable=False),
     _ms("created_at"),
     _ms("changed_at"),
+    _ms("paid_at", nullable=True),  # when its money paid for the order; null: it did not
     Index("ix_payments_order", "order"),
     Index("ix_payments_changed", "changed_at"),
     Index(  # one open payment for each order
@@ -379,6 +380,17 @@ payment_events = Table(  # webhooks taken in; the key makes each count once
         sqlite_where=text("applied_at IS NULL"),
         postgresql_where=text("applied_at IS NULL"),
     ),
+)
+takings = Table(  # what came in and went back, by the minute in which the order was paid
+    "takings",
+    metadata,
+    Column("room", ForeignKey("rooms.id"), primary_key=True),
+    Column("minute", BigInteger, primary_key=True),  # since the Unix epoch
+    Column("bucket", Text, primary_key=True),  # what the sale is owed to, or unattributed
+    Column("currency", Text, primary_key=True),
+    Column("orders", BigInteger, nullable=False),
+    Column("paid_minor", BigInteger, nullable=False),
+    Column("refunded_minor", BigInteger, nullable=False),
 )
 refunds = Table(
     "refunds",

@@ -233,6 +233,7 @@ def upgrade() -> None:  # noqa: PLR0915 - a statement a table
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.Column("paid_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["order"], ["orders.id"], name=op.f("fk_payments_order")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payments")),
     )
@@ -403,6 +404,18 @@ def upgrade() -> None:  # noqa: PLR0915 - a statement a table
         sa.ForeignKeyConstraint(["pool"], ["pools.pool"], name=op.f("fk_order_lines_pool")),
         sa.PrimaryKeyConstraint("order", "line", name=op.f("pk_order_lines")),
         sa.UniqueConstraint("hold", name=op.f("uq_order_lines_hold")),
+    )
+    op.create_table(
+        "takings",
+        sa.Column("room", sa.Text(), nullable=False),
+        sa.Column("minute", sa.BigInteger(), nullable=False),
+        sa.Column("bucket", sa.Text(), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("orders", sa.BigInteger(), nullable=False),
+        sa.Column("paid_minor", sa.BigInteger(), nullable=False),
+        sa.Column("refunded_minor", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["room"], ["rooms.id"], name=op.f("fk_takings_room")),
+        sa.PrimaryKeyConstraint("room", "minute", "bucket", "currency", name=op.f("pk_takings")),
     )
     op.create_table(
         "refunds",
