@@ -53,7 +53,7 @@ class Commands:
             args=args.fitting(data, command.args),
             content=content_of(cmd, room, member, data),
             key=key,
-            operation=f"{member.id}:{key or new_id()}",
+            operation="" if command.by_order_id else f"{member.id}:{key or new_id()}",
         )
         await self._services.onair.room(room)
         if key is None or command.by_order_id:
