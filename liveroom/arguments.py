@@ -64,6 +64,12 @@ class Join(_Arguments):
     name: Annotated[str, msgspec.Meta(max_length=200)] | None = None
 
 
+class Renew(_Arguments):
+    """A newer token of the same member."""
+
+    token: Annotated[str, msgspec.Meta(min_length=1, max_length=8192)]
+
+
 class Text(_Arguments):
     """Something to be said to the room."""
 

@@ -299,3 +299,32 @@ def test_repeated_id_gets_the_first_answer(run, house):
             await phone.leave()
 
     run(story())
+
+
+def test_a_renewed_token_keeps_the_seat(run, db, redis_url):
+    """The end of the first token comes and goes; the new one's is what counts from then on."""
+
+    async def story():
+        async with House(db, redis_url) as h:
+            auth = h.services.auth
+            mine = auth.issue("u1", name="Ann", roles=[], ttl_s=60)
+            newer = auth.issue("u1", name="Ann", roles=["host:r1"], ttl_s=3600)
+            theirs = auth.issue("u2", name="Bo", roles=["host:r1"], ttl_s=3600)
+            h.clock.advance((await auth.read(mine)).expires_at - 60_000 - h.clock.now_ms())
+            phone = Phone(h)
+            phone.cmd(1, "room.join", token=mine)
+            assert "ok" in await phone.reply(1)
+            for number, token, said in ((2, theirs, "forbidden"), (3, "x", "unauthenticated")):
+                phone.cmd(number, "token.renew", token=token)
+                assert (await phone.reply(number))["error"]["code"] == said
+            phone.cmd(4, "token.renew", token=newer)
+            you = {"id": "u1", "name": "Ann", "roles": ["host:r1"]}
+            assert (await phone.reply(4))["ok"] == {"you": you}
+            h.clock.advance(600_000)  # the first token has ended, as commands judge it
+            phone.cmd(5, "notice.post", text="still here")
+            assert "ok" in await phone.reply(5)
+            phone.cmd(6, "token.renew", token=mine)
+            assert "ok" in await phone.reply(6)
+            assert await phone.closed() == 4003
+
+    run(story())

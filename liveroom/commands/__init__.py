@@ -101,6 +101,7 @@ def content_of(cmd: str, room: str, member: Member, data: dict[str, Any]) -> str
 
 
 COMMANDS: Final[dict[str, Command]] = {
+    "token.renew": Command(args.Renew, Who.MEMBER, talking.token_renew),
     "message.post": Command(args.Text, Who.ANYONE, talking.message_post),
     "reaction.send": Command(args.Reaction, Who.ANYONE, talking.reaction_send),
     "creator.follow": Command(args.Creator, Who.MEMBER, talking.creator_follow),

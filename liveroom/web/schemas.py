@@ -63,6 +63,7 @@ REPLIES: Final[dict[str, type[Any]]] = {
     "creator": shapes.Creator,
     "sku": shapes.Sku,
     "waiting": shapes.Waiting,
+    "you": shapes.You,
 }
 
 

@@ -37,6 +37,7 @@ from liveroom.wire.session import (
 )
 
 LINK: Final = "liveroom.link"
+RENEW: Final = "token.renew"
 
 log = structlog.get_logger(__name__)
 
@@ -160,9 +161,13 @@ class _Conversation:
         seat = self._seat
         if seat is None or not isinstance(seat.member, Member):
             raise Unavailable("internal")
-        return await self._route.commands.run(
+        answer = await self._route.commands.run(
             self._room, seat.member, command.cmd, command.data, command.key
         )
+        if command.cmd == RENEW:
+            seat.member = member = await self._route.services.auth.read(command.data["token"])
+            self._set_timer(close_when_expired(self._route.services, member, self._link))
+        return answer
 
     def _refusal(self, command: Command, fault: Exception) -> LiveroomError:
         if not isinstance(fault, LiveroomError):

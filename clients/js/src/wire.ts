@@ -158,6 +158,7 @@ type Does<Data, Ok> = { data: Data; ok: Ok };
 
 /** Every command: what is sent, and what its `ok` holds. */
 export interface Commands {
+  "token.renew": Does<{ token: string }, { you: You }>;
   "message.post": Does<{ text: string }, { message: Message }>;
   "message.remove": Does<{ message: string }, { message: { id: string } }>;
   "reaction.send": Does<{ kind: string; count: number }, Nothing>;
