@@ -50,6 +50,9 @@ SEEN = {
     "reactions": lambda session: session.state.reactions,
     "cart": lambda session: {one["sku"]: one["qty"] for one in session.state.cart["lines"]},
     "orders": lambda session: {key: one["state"] for key, one in session.state.orders.items()},
+    "entries": lambda session: {
+        key: one.get("admitted") for key, one in session.state.entries.items()
+    },
     "drops": lambda session: {key: one["state"] for key, one in session.state.drops.items()},
     "notice": lambda session: session.state.notice,
 }

@@ -7,6 +7,7 @@ from typing import Any
 from liveroom.commands.calls import Call
 from liveroom.commands.staging import own_sku
 from liveroom.promotions import NewDrop
+from liveroom.shapes import Entry
 
 
 async def drop_schedule(call: Call) -> dict[str, Any]:
@@ -42,4 +43,4 @@ async def drop_cancel(call: Call) -> dict[str, Any]:
 async def drop_enter(call: Call) -> dict[str, Any]:
     """Take part in a draw; entering again changes nothing."""
     drop = await call.services.promotions.enter(call.room, call.args.drop, call.member.id)
-    return {"drop": drop.builtin()}
+    return {"drop": drop.builtin(), "entry": Entry(drop=drop.id).builtin()}

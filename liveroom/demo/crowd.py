@@ -102,7 +102,7 @@ class Visitor:
         self._chinese = _is_chinese(name)
         self._acts = [self._talk] * 9 + [self._react] * 8
         if not guest:
-            self._acts += [self._buy] * 3 + [self._fill_cart] * 3
+            self._acts += [self._buy] * 3 + [self._fill_cart] * 3 + [self._buy_dropped] * 4
 
     async def stay(self, for_s: float) -> None:
         """Do something now and then, until it is time to go."""
@@ -154,6 +154,16 @@ class Visitor:
             return
         order = await self._room.orders.place([line])
         await self._pay(order)
+
+    async def _buy_dropped(self) -> None:
+        """One unit of a drop that is open, if there is one."""
+        state = self._room.state
+        opened = [one for one in state.drops.values() if one["state"] == "open"]
+        if not opened or state.left(opened[0]["id"]) == 0:
+            return
+        drop = opened[0]
+        line = {"sku": drop["sku"], "qty": 1, "drop": drop["id"]}
+        await self._pay(await self._room.orders.place([line]))
 
     async def _fill_cart(self) -> None:
         line = self._wanted()

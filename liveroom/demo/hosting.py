@@ -1,4 +1,4 @@
-"""The host bot: pins in turn, talks, answers, restocks; steps back when a person takes over.
+"""The host bot: pins, talks, answers, restocks, plans drops; steps back for a person.
 
 Rule: a pin, unpin or word of the host that this bot did not send is a person's at the console;
 the bot then keeps quiet for some minutes and only looks after the stock.
@@ -14,6 +14,10 @@ from typing import Any, Final
 from liveroom.demo.script import Script
 from liveroom_client import Event, LiveroomError, connect
 
+DROP_S: Final = (70.0, 120.0)
+DROP_SOON_MS: Final = 30_000
+DROP_LASTS_MS: Final = 60_000
+DROP_UNITS: Final = 4
 PIN_S: Final = (30.0, 50.0)
 NOTICE_S: Final = (80.0, 150.0)
 QUIET_S: Final = 300.0
@@ -51,6 +55,7 @@ class Hosting:
             group.create_task(self._again(self._pin_next, PIN_S))
             group.create_task(self._again(self._post_notice, NOTICE_S))
             group.create_task(self._again(self._restock, (LOOK_S, LOOK_S)))
+            group.create_task(self._again(self._drop, DROP_S))
             async for event in events:
                 self._notice_person(event)
                 if event.name == "message.posted" and self._wants_answer(event.data):
@@ -132,6 +137,31 @@ class Hosting:
     async def _post_notice(self) -> None:
         if not self._quiet:
             await self._room.host.notice(random.choice(self._script.hosting["notices"]))
+
+    # ── flash drops ───────────────────────────────────────────────────────────────────────
+
+    async def _drop(self) -> None:
+        """Plan a drop of what is on air, a fifth off, soon enough to wait for."""
+        state = self._room.state
+        coming = [one for one in state.drops.values() if one["state"] in {"scheduled", "open"}]
+        if self._quiet or coming or not state.pinned:
+            return
+        product = state.pinned[-1]
+        plenty = [one for one in product["skus"] if (state.left(one["id"]) or 0) > DROP_UNITS]
+        if not plenty:
+            return
+        sku = random.choice(plenty)
+        price_minor = sku["price_minor"] * 4 // 5
+        await self._room.host.schedule_drop(
+            sku["id"],
+            DROP_UNITS,
+            price_minor,
+            opens_in_ms=DROP_SOON_MS,
+            lasts_ms=DROP_LASTS_MS,
+            limit_per_buyer=1,
+        )
+        line = random.choice(self._script.hosting["drops"])
+        await self._say(line.format(title=product["title"], qty=DROP_UNITS))
 
     def _wants_answer(self, message: Thing) -> bool:
         known = message["text"] in self._answers and not self._quiet

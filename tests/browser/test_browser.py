@@ -145,6 +145,31 @@ def test_console_pins_by_key_and_takes_back(shop, open_page):
     expect(viewer.locator(".pin").get_by_role("button", name="Buy")).to_be_enabled()
 
 
+def test_drop_from_the_console_to_a_buyer(shop, open_page):
+    """The host plans one by a form; a phone counts down to it, then buys with one tap."""
+    token = shop.token("mia", "host:tonight", "merchant:lin")
+    console = open_page(f"{shop.url}/console/tonight#token={token}", **DESK)
+    viewer = open_page(f"{shop.url}/room/tonight#token={shop.token('cy')}")
+    expect(console.get_by_role("heading", name="Shelf")).to_be_visible()
+    console.keyboard.press("d")
+    console.locator(".drop-form select").select_option(label="Paper table lamp")
+    console.get_by_label("Units").fill("2")
+    console.locator(".drop-form [name=price]").fill("99")
+    console.get_by_label("Opens in").fill("4")
+    console.get_by_role("button", name="Start").click()
+
+    card = viewer.get_by_role("article", name="Flash drop: Paper table lamp")
+    expect(card).to_contain_text("Opens in 0:0")
+    expect(card.get_by_role("button", name="Soon")).to_be_disabled()
+    card.get_by_role("button", name="Buy").click(timeout=30_000)
+    expect(viewer.get_by_role("dialog")).to_contain_text("¥99")
+    row = console.locator(".drop-row")
+    expect(row).to_contain_text("1 of 2 left")
+    row.get_by_role("button", name="Close").click()
+    expect(card).to_have_count(0)
+    expect(row).to_have_count(0)
+
+
 def test_comment_removed_by_the_host_leaves_the_screens(shop, open_page):
     """A removed comment goes from the console at once, and from every screen after the undo."""
     token = shop.token("mia", "host:tonight", "merchant:lin")

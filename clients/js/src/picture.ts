@@ -7,6 +7,7 @@
 import type {
   Cart,
   Drop,
+  Entry,
   EventName,
   Events,
   Message,
@@ -38,6 +39,8 @@ export interface Picture {
   reactions: Record<string, number>;
   cart: Cart | null;
   orders: Record<string, Order>;
+  /** The draws this member takes part in, by drop. */
+  entries: Record<string, Entry>;
   notice: string | null;
 }
 
@@ -55,6 +58,7 @@ export const emptyPicture = (): Picture => ({
   reactions: {},
   cart: null,
   orders: {},
+  entries: {},
   notice: null,
 });
 
@@ -63,6 +67,14 @@ type Folds = { [Name in EventName]?: (now: Picture, data: Events[Name]) => Chang
 
 const byId = <T extends { id: string }>(things: T[] = []): Record<string, T> =>
   Object.fromEntries(things.map((thing) => [thing.id, thing]));
+
+/** The stock of drops, as a join's answer tells it. */
+const stockOf = (drops: Drop[] = []): Record<string, Stock> =>
+  Object.fromEntries(
+    drops.flatMap(({ id, left, v }) =>
+      left === undefined || v === undefined ? [] : [[id, { left, v }]],
+    ),
+  );
 
 const without = (products: Product[], id: string) => products.filter((one) => one.id !== id);
 
@@ -81,9 +93,22 @@ export function withRoom(now: Picture, { room }: { room: RoomInfo }): Change {
   return now.room && room.v < now.room.v ? {} : { room };
 }
 
-const drop = (now: Picture, data: { drop: Drop }): Change => ({
-  drops: { ...now.drops, [data.drop.id]: data.drop },
-});
+const STEPS = { scheduled: 0, open: 1, closed: 2, cancelled: 2 };
+const DROPS_MAX = 100;
+
+/** A drop comes by reply and by event; what it was before is no news. */
+export function withDrop(now: Picture, { drop }: { drop: Drop }): Change {
+  const known = now.drops[drop.id];
+  if (known && STEPS[drop.state] < STEPS[known.state]) return {};
+  const drops = { ...now.drops, [drop.id]: drop };
+  const [oldest] = Object.keys(drops);
+  if (Object.keys(drops).length > DROPS_MAX && oldest) delete drops[oldest];
+  return { drops };
+}
+
+export function withEntry(now: Picture, entry: Entry): Change {
+  return { entries: { ...now.entries, [entry.drop]: { ...now.entries[entry.drop], ...entry } } };
+}
 
 /** An order comes by reply and by event; a `placed` that arrives late is no news. */
 export function withOrder(now: Picture, { order }: { order: Order }): Change {
@@ -127,9 +152,10 @@ const FOLDS: Folds = {
     shelf: priced(now.shelf, data),
     pinned: priced(now.pinned, data),
   }),
-  "drop.scheduled": drop,
-  "drop.opened": drop,
-  "drop.closed": drop,
+  "drop.scheduled": withDrop,
+  "drop.opened": withDrop,
+  "drop.closed": withDrop,
+  "drop.admitted": (now, { drop }) => withEntry(now, { drop: drop.id, admitted: true }),
   "message.posted": withMessage,
   "message.removed": (now, { message }) => ({
     messages: now.messages.filter((one) => one.id !== message),
@@ -185,9 +211,10 @@ export class PictureBook {
     const messages = [...this.now.messages, ...missed].sort((a, b) => a.n - b.n);
     this.#v = {};
     this.put({
-      stock: { ...this.now.stock, ...now.stock },
+      stock: { ...this.now.stock, ...now.stock, ...stockOf(now.drops) },
       drops: byId(now.drops),
       orders: byId(now.orders),
+      entries: Object.fromEntries((now.entries ?? []).map((entry) => [entry.drop, entry])),
       viewers: now.viewers ?? this.now.viewers,
       reactions: now.reactions ?? {},
       cart: now.cart ?? null,

@@ -6,10 +6,12 @@
  */
 import { fromWire, type LiveroomError } from "./errors.ts";
 import { newId } from "./ids.ts";
-import { PictureBook, withMessage, withOrder, withRoom } from "./picture.ts";
+import { PictureBook, withDrop, withEntry, withMessage, withOrder, withRoom } from "./picture.ts";
 import type {
   Cart,
   CommandFrame,
+  Drop,
+  Entry,
   Joined,
   Message,
   Order,
@@ -123,9 +125,18 @@ export class Session {
   }
 
   /** A reply tells its sender what direct events tell the sender's other connections. */
-  #told(ok: { cart?: Cart; order?: Order; message?: Message; room?: RoomInfo }): void {
+  #told(ok: {
+    cart?: Cart;
+    order?: Order;
+    message?: Message;
+    room?: RoomInfo;
+    drop?: Drop;
+    entry?: Entry;
+  }): void {
     if (ok.room) this.book.put(withRoom(this.book.now, { room: ok.room }));
     if (ok.cart) this.book.put({ cart: ok.cart });
+    if (ok.drop) this.book.put(withDrop(this.book.now, { drop: ok.drop }));
+    if (ok.entry) this.book.put(withEntry(this.book.now, ok.entry));
     if (ok.order) this.book.put(withOrder(this.book.now, { order: ok.order }));
     if (ok.message?.text !== undefined) this.book.put(withMessage(this.book.now, ok.message));
   }

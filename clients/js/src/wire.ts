@@ -58,6 +58,31 @@ export interface Drop {
   state: "scheduled" | "open" | "closed" | "cancelled";
   limit_per_buyer?: number;
   admission?: "first" | "draw";
+  /** Its stock, in a join's answer; later in `stock.changed`. */
+  left?: number;
+  v?: number;
+  /** Of a draw: told before anybody enters; the seed and the entries' digest at the end. */
+  seed_hash?: string;
+  entries?: number;
+  seed?: string;
+  entries_digest?: string;
+}
+
+/** A member's own part in a draw; `admitted` is known once the drop has opened. */
+export interface Entry {
+  drop: string;
+  admitted?: boolean;
+}
+
+/** A drop to be; `opens_in_ms` 0 opens it now. */
+export interface NewDrop {
+  sku: string;
+  quantity: number;
+  price_minor: number;
+  opens_in_ms?: number;
+  lasts_ms: number;
+  limit_per_buyer?: number;
+  admission?: "first" | "draw";
 }
 
 export interface Message {
@@ -193,6 +218,10 @@ export interface Commands {
     { stock: Stock & { sku: string } }
   >;
   "stock.restock": Does<{ sku: string; qty: number }, { stock: Stock & { sku: string } }>;
+  "drop.schedule": Does<NewDrop, { drop: Drop }>;
+  "drop.close": Does<{ drop: string }, { drop: Drop }>;
+  "drop.cancel": Does<{ drop: string }, { drop: Drop }>;
+  "drop.enter": Does<{ drop: string }, { drop: Drop; entry: Entry }>;
   "sale.pause": Does<Nothing, { room: RoomInfo }>;
   "sale.resume": Does<Nothing, { room: RoomInfo }>;
   "notice.post": Does<{ text: string }, { notice: { text: string } }>;
@@ -203,7 +232,10 @@ type OrderEvents = Record<
   { order: Order }
 >;
 type RoomEvents = Record<"room.opened" | "room.closed" | "room.changed", { room: RoomInfo }>;
-type DropEvents = Record<"drop.scheduled" | "drop.opened" | "drop.closed", { drop: Drop }>;
+type DropEvents = Record<
+  "drop.scheduled" | "drop.opened" | "drop.closed" | "drop.admitted",
+  { drop: Drop }
+>;
 
 /** Every event of a room, with its data. */
 export interface Events extends OrderEvents, RoomEvents, DropEvents {
@@ -244,6 +276,7 @@ export interface Now {
   reactions?: Record<string, number>;
   cart?: Cart | null;
   orders?: Order[];
+  entries?: Entry[];
   messages?: Message[];
 }
 

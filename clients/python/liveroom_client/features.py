@@ -106,6 +106,14 @@ class Orders(Feature):
         return (await self._send("order.cancel", order=order))["order"]  # type: ignore[no-any-return]
 
 
+class Drops(Feature):
+    """Flash drops, for their buyers; `room.orders.place` and `room.cart.add` take `drop`."""
+
+    async def enter(self, drop: str) -> Thing:
+        """Take part in a draw; entering again changes nothing."""
+        return (await self._send("drop.enter", drop=drop))["drop"]  # type: ignore[no-any-return]
+
+
 class Payments(Feature):
     """Paying for orders."""
 
@@ -143,6 +151,25 @@ class Host(Feature):
     async def restock(self, sku: str, qty: int) -> Thing:
         """Add units to a SKU's stock."""
         return await self._send("stock.restock", sku=sku, qty=qty)
+
+    async def schedule_drop(
+        self, sku: str, quantity: int, price_minor: int, *, lasts_ms: int, **more: Any
+    ) -> Thing:
+        """Set units aside for a flash drop; it opens now unless `more` has `opens_in_ms`.
+
+        `more` also: `limit_per_buyer`, `admission` ("first" or "draw").
+        """
+        data: Thing = {"sku": sku, "quantity": quantity, "price_minor": price_minor}
+        data |= {"lasts_ms": lasts_ms, "opens_in_ms": 0}
+        return (await self._send("drop.schedule", **(data | more)))["drop"]  # type: ignore[no-any-return]
+
+    async def close_drop(self, drop: str) -> Thing:
+        """Close an open drop; what is left of it is ordinary stock again."""
+        return (await self._send("drop.close", drop=drop))["drop"]  # type: ignore[no-any-return]
+
+    async def cancel_drop(self, drop: str) -> Thing:
+        """Call off a drop that has not opened."""
+        return (await self._send("drop.cancel", drop=drop))["drop"]  # type: ignore[no-any-return]
 
     async def adjust(self, sku: str, delta: int, why: str) -> Thing:
         """Count units in, or out (below 0); more than is free is refused as `sold_out`."""

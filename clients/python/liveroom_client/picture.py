@@ -13,6 +13,8 @@ from typing import Any, Final
 
 MESSAGES_MAX: Final = 200
 ORDERS_MAX: Final = 200
+DROPS_MAX: Final = 100
+_STEPS: Final = {"scheduled": 0, "open": 1, "closed": 2, "cancelled": 2}
 
 Thing = dict[str, Any]
 
@@ -52,6 +54,8 @@ class Picture:
     auction: Thing | None = None
     cart: Thing | None = None
     orders: dict[str, Thing] = field(default_factory=dict)
+    entries: dict[str, Thing] = field(default_factory=dict)
+    """The draws this member takes part in, by drop: `{"drop", "admitted"?}`."""
     notice: str | None = None
     _v: dict[str, int] = field(default_factory=dict)
 
@@ -71,6 +75,10 @@ class Picture:
         """Take what a join answer tells of the things that are not replayed."""
         self.stock.update(now.get("stock") or {})
         self.drops = {drop["id"]: drop for drop in now.get("drops") or ()}
+        self.entries = {entry["drop"]: entry for entry in now.get("entries") or ()}
+        for drop in self.drops.values():
+            if "left" in drop:
+                self.stock[drop["id"]] = {"left": drop["left"], "v": drop["v"]}
         self.orders = {order["id"]: order for order in now.get("orders") or ()}
         self.viewers = now.get("viewers", self.viewers)
         self.reactions = now.get("reactions") or {}
@@ -120,7 +128,16 @@ class Picture:
                     sku["price_minor"] = data["price_minor"]
 
     def _drop(self, data: Thing) -> None:
-        self.drops[data["drop"]["id"]] = data["drop"]
+        drop = data["drop"]
+        known = self.drops.get(drop["id"])
+        if known is None or _STEPS[drop["state"]] >= _STEPS[known["state"]]:
+            self.drops[drop["id"]] = drop
+        while len(self.drops) > DROPS_MAX:
+            del self.drops[next(iter(self.drops))]
+
+    def _admitted(self, data: Thing) -> None:
+        drop = data["drop"]["id"]
+        self.entries[drop] = {"drop": drop, "admitted": True}
 
     def _posted(self, message: Thing) -> None:
         if self.messages and message["n"] <= self.messages[-1]["n"]:
@@ -180,6 +197,7 @@ _FOLDS: Final[dict[str, Callable[[Picture, Thing], None]]] = {
     "shelf.changed": Picture._shelf,
     "price.changed": Picture._price,
     **dict.fromkeys(("drop.scheduled", "drop.opened", "drop.closed"), Picture._drop),
+    "drop.admitted": Picture._admitted,
     "message.posted": Picture._posted,
     "message.removed": Picture._removed,
     "message.highlighted": Picture._highlighted,

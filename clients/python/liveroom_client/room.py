@@ -77,6 +77,7 @@ class Room:
         self.waitlist = features.Waitlist(self.command)
         self.orders = features.Orders(self.command)
         self.payments = features.Payments(self.command)
+        self.drops = features.Drops(self.command)
         self.host = features.Host(self.command)
 
     @property

@@ -69,6 +69,13 @@ function did(text: string, undo: () => void): void {
   last = done;
 }
 
+/** Whether a key is meant for a field, a dialog or the browser: the desk's keys leave it alone. */
+export function isForField(event: KeyboardEvent): boolean {
+  const { target } = event;
+  const typing = target instanceof Element && target.closest("input, select, textarea, dialog");
+  return Boolean(typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat);
+}
+
 /** Keys act one after another: each decides by what the one before it has brought about. */
 let queue: Promise<void> = Promise.resolve();
 
@@ -171,7 +178,8 @@ function keepSums(live: Live): () => void {
   const asked = new Map<string, number>();
   const stale = () =>
     Object.entries(live.$stock.value)
-      .filter(([sku, stock]) => asked.get(sku) !== stock.v)
+      // The stock of a drop stands beside that of the SKUs, and is in its SKU's ledger.
+      .filter(([id, stock]) => !live.$drops.value[id] && asked.get(id) !== stock.v)
       .slice(0, SUMS_AT_ONCE);
   const read = async (sku: string, v: number) => {
     asked.set(sku, v);

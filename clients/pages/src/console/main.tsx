@@ -15,6 +15,7 @@ import {
   currency,
   desk,
   inTurn,
+  isForField,
   leaving,
   orders,
   paidMinor,
@@ -29,6 +30,7 @@ import {
   undoLast,
   unpin,
 } from "./desk.ts";
+import { HostDrops } from "./drops.tsx";
 import { Minutes } from "./minutes.tsx";
 import { HostShelf } from "./shelf.tsx";
 
@@ -272,6 +274,7 @@ function OnAir({ live }: { live: Live }) {
           <Minutes live={live} />
         </div>
       </div>
+      <HostDrops live={live} />
       <NoticeForm live={live} />
       <p class="note keys">{t("host.keys")}</p>
     </section>
@@ -319,8 +322,7 @@ function Talk({ live }: { live: Live }) {
 
 /** The keys of the console; none of them while somebody types. */
 function onKey(live: Live, event: KeyboardEvent): void {
-  const typing = event.target instanceof Element && event.target.closest("input, textarea, dialog");
-  if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  if (isForField(event)) return;
   const product = /^[1-9]$/.test(event.key) ? live.$shelf.value[Number(event.key) - 1] : undefined;
   const key = event.key.toLowerCase();
   if (product) inTurn(() => tryTo(pin(live, product)));

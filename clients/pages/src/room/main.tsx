@@ -9,6 +9,7 @@ import { Stage } from "../parts/stage.tsx";
 import { Toasts } from "../parts/toasts.tsx";
 import { t } from "../words/language.ts";
 import { Comments, Composer } from "./comments.tsx";
+import { Drops } from "./drops.tsx";
 import { Air, HeartButton } from "./heart.tsx";
 import { Pins } from "./pins.tsx";
 import { api, inBag, onAir, sheet, show, tab, wide } from "./show.ts";
@@ -142,6 +143,7 @@ function Page() {
         <div class="lower">
           {!wide.value && <Comments />}
           <Taken />
+          <Drops />
           <Pins />
           {!wide.value && (
             <div class="hand">

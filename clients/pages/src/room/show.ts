@@ -60,6 +60,8 @@ show.room.on("hold.expired", ({ data }) => {
   toast(t("bag.gone", { title: titleOf(data.hold.sku) }));
 });
 
+show.room.on("drop.admitted", () => toast(t("drop.won")));
+
 show.room.on("hold.placed", ({ data }) => {
   const lines = show.$cart.value?.lines ?? [];
   const known = lines.some((line) => line.sku === data.hold.sku && line.qty === data.hold.qty);
@@ -132,12 +134,15 @@ export function asMember(act: () => void): void {
 }
 
 /** Buy now. The order's id is ours, so trying again can never buy twice. */
-export async function buyNow(sku: string, qty: number, price_minor: number): Promise<Order> {
+export async function buyNow(
+  sku: string,
+  qty: number,
+  price_minor: number,
+  drop?: string,
+): Promise<Order> {
   const order = newId();
-  const placed = await show.room.send("order.place", {
-    order,
-    lines: [{ sku, qty, price_minor }],
-  });
+  const line = { sku, qty, price_minor, ...(drop && { drop }) };
+  const placed = await show.room.send("order.place", { order, lines: [line] });
   return placed.order;
 }
 

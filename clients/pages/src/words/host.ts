@@ -45,6 +45,21 @@ export const HOST_WORDS = {
   "host.price": ["Price", "价格"],
   "host.set": ["Set", "改价"],
   "host.details": ["Prices and stock", "价格与库存"],
+  "host.drop": ["Flash drops", "限时抢购"],
+  "host.drop.new": ["New drop", "新抢购"],
+  "host.drop.sku": ["What", "商品"],
+  "host.drop.quantity": ["Units", "数量"],
+  "host.drop.opens": ["Opens in, s", "几秒后开始"],
+  "host.drop.lasts": ["Lasts, min", "持续(分钟)"],
+  "host.drop.limit": ["For each buyer", "每人限购"],
+  "host.drop.draw": ["By a draw", "抽签"],
+  "host.drop.not": ["Not now", "暂不"],
+  "host.drop.go": ["Start", "开始"],
+  "host.drop.left": ["{left} of {quantity} left", "剩 {left}/{quantity}"],
+  "host.drop.close": ["Close", "结束"],
+  "host.drop.cancel": ["Call off", "取消"],
+  "host.drop.closed": ["The drop has closed.", "抢购已结束。"],
+  "host.drop.cancelled": ["The drop is called off.", "抢购已取消。"],
   "host.notice": ["Tell everybody…", "向所有人公告…"],
   "host.notice.send": ["Post notice", "发布公告"],
   "host.notice.sent": ["Notice posted.", "公告已发布。"],
@@ -63,7 +78,10 @@ export const HOST_WORDS = {
   "host.chart.left": ["On sale", "可售"],
   "host.low": ["low", "偏低"],
   "host.viewer": ["Viewer page", "观众页"],
-  "host.keys": ["1-9 pin · 0 unpin · P pause · Z undo", "1-9 讲解 · 0 取消 · P 暂停 · Z 撤销"],
+  "host.keys": [
+    "1-9 pin · 0 unpin · D drop · P pause · Z undo",
+    "1-9 讲解 · 0 取消 · D 抢购 · P 暂停 · Z 撤销",
+  ],
 } as const satisfies Record<string, Pair>;
 
 learn(HOST_WORDS);
