@@ -40,7 +40,7 @@ faults: $(INSTALLED_DEV) ## run the long forms of the fault tests, some minutes
 	@.ci/test-python tests/faults $(ARGS)
 
 .PHONY: tools
-tools: $(LOCALSTRIPE) ## install what some tests need: Chromium, PostgreSQL, libfaketime, a C compiler, localstripe
+tools: $(LOCALSTRIPE) ## install what some tests need: Chromium, PostgreSQL, a C compiler, localstripe
 	@.ci/tools
 
 .PHONY: check

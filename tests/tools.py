@@ -1,4 +1,4 @@
-"""What tests need of the machine beyond Python: PostgreSQL, libfaketime, a C compiler."""
+"""What tests need of the machine beyond Python: PostgreSQL, a C compiler."""
 
 from __future__ import annotations
 
@@ -31,14 +31,6 @@ def compiled(source: Path, into: Path) -> Path:
     options = ["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, source, "-ldl"]
     subprocess.run([cc, *map(str, options)], check=True)
     return library
-
-
-def faketime() -> Path:
-    """The library of libfaketime."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    if not found:
-        lacks("libfaketime")
-    return found[0]
 
 
 class Postgres:
