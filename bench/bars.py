@@ -33,6 +33,10 @@ BARS: Final[dict[str, tuple[str, ...]]] = {
     "herd": (
         "reconnect_herd", "--viewers=10000", "--processes=2", "--assert=all_back_s<=15",
     ),
+    "slow viewers": (
+        "slow_viewers", "--viewers=1000", "--stuck=1000", "--assert=p99_ratio<=1.5",
+        "--assert=server_kb_per_stuck<=256", "--assert=kernel_kb_max<=131.1",
+    ),
     "chat storm": ("chat_storm", "--assert=logged_p99_ms<=150"),
     "holds": ("holds", "--holds=60000", "--assert=holds_per_s>=30000"),
     "flash drop": (

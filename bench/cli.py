@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -28,6 +28,7 @@ from bench import idle as idle_scenario
 from bench import kill as kill_scenario
 from bench import large_room as large_room_scenario
 from bench import scaling
+from bench import slow_viewers as slow_viewers_scenario
 from bench import soak as soak_scenario
 from bench import storm as storm_scenario
 from bench.peers import servers as peer_servers
@@ -325,6 +326,36 @@ def huge_room(
     plan = huge_room_scenario.Plan(viewers, pins, chat, seconds, options.processes)
     return _measure(
         options, lambda target, console: huge_room_scenario.run(target, plan, console, _command())
+    )
+
+
+@app.command(name="slow_viewers")
+def slow_viewers(
+    *,
+    options: Options = _PLAIN,
+    viewers: Annotated[Count, Parameter(help="Viewers who read.")] = 1000,
+    stuck: Annotated[Count, Parameter(help="Guests who never read a byte.")] = 1000,
+    members: Annotated[Count, Parameter(help="Seats of one member that never read.")] = 20,
+    slow: Annotated[Count, Parameter(help="Viewers who read slowly.")] = 20,
+    rate: Annotated[Positive, Parameter(help="Logged events a second.")] = 50.0,
+    seconds: Annotated[Positive, Parameter(help="For how long, each of two times.")] = 12.0,
+    event_bytes: Annotated[Count, Parameter(help="Length of an event's text.")] = 480,
+) -> int:
+    """The same fan-out without and beside viewers that never read: the others must not notice."""
+    options = replace(options, server=(*slow_viewers_scenario.SERVER_FLAGS, *options.server))
+    plan = slow_viewers_scenario.Plan(
+        viewers,
+        stuck,
+        members,
+        slow,
+        rate=rate,
+        seconds=seconds,
+        event_bytes=event_bytes,
+        processes=options.processes,
+    )
+    return _measure(
+        options,
+        lambda target, console: slow_viewers_scenario.run(target, plan, console, _command()),
     )
 
 

@@ -70,3 +70,14 @@ def test_a_full_house_is_entered_by_those_who_come_again(capfd):
     run = outcome(capfd)
     assert run["correct"]
     assert run["figures"]["told_503"] > 0
+
+
+def test_viewers_who_never_read_are_weighed_and_cut(capfd):
+    """The others miss nothing, slow readers neither, and a member's full seats are closed 4001."""
+    words = ["--viewers=10", "--stuck=5", "--members=2", "--slow=2", "--rate=100", "--seconds=0.5"]
+    assert cli.main(["slow_viewers", *words, "--json"]) == 0
+    run = outcome(capfd)
+    assert run["faults"] == dict.fromkeys(run["faults"], 0)
+    assert run["figures"]["closed_4001"] == 2
+    assert 0 < run["figures"]["kernel_kb_max"] <= 2 * 65.536
+    assert run["figures"]["delivered"] == 10 * 50

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import select
 import socket
 import struct
 import threading
@@ -17,6 +18,7 @@ from typing import Any, Self
 import pytest
 import uvicorn
 
+from liveroom.metrics import counters
 from liveroom.wire import codec
 from liveroom.wire.codec import Format
 from liveroom.wire.door import Door, Limits
@@ -478,6 +480,31 @@ def test_a_viewer_that_never_reads_is_paused_and_ended():
         ann.sock.sendall(masked(TEXT, b"?" * 1000) * 20)
         until(lambda: here.door.connections == 0)
         assert here.app.told[-1] == "lost"
+
+
+def test_a_cut_connection_leaves_nothing_in_the_kernel():
+    """What a peer never read is forgotten with it: a full send buffer would stay for minutes."""
+    with (
+        served(Limits(close_within_s=0.2)) as here,
+        Client(here.port, receive_bytes=4096) as ann,
+    ):
+        ann.open()
+        link, frame = here.app.links[0], codec.frame(b"x" * 8000, Format.JSON)
+
+        def flood() -> None:
+            if link.paused:
+                link.close(4001)
+            elif not link.transport.is_closing():
+                link.write_frame(frame)
+                here.loop.call_soon(flood)
+
+        closed_before = counters.closes.get("4001", 0)
+        here.soon(flood)
+        until(lambda: here.door.connections == 0)
+        reset = select.poll()
+        reset.register(ann.sock, 0)
+        until(lambda: reset.poll(0))
+        assert counters.closes["4001"] == closed_before + 1
 
 
 def test_a_slow_viewer_that_reads_on_is_resumed():

@@ -7,6 +7,10 @@ nothing of it stays once a connection is a WebSocket.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import socket
+import struct
+import termios
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from liveroom.wire.protocol import RoomSocket
 
 REFUSED_WITHIN_S: Final = 1.0
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 def _address(transport: asyncio.BaseTransport) -> str:
@@ -36,6 +41,18 @@ def say_last(transport: asyncio.Transport, data: bytes) -> None:
         transport.write_eof()
     else:
         transport.close()
+
+
+def cut(transport: asyncio.Transport) -> None:
+    """End a connection at once; what its peer did not take is forgotten, with a reset.
+
+    Without it the kernel would keep a full send buffer for minutes, for a peer that reads none.
+    """
+    sock = transport.get_extra_info("socket")
+    waiting = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    if any(waiting):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()
 
 
 class RoomHttp(HttpToolsProtocol):
@@ -164,4 +181,4 @@ class RoomHttp(HttpToolsProtocol):
         self._answered = True
         self._stop_deadline()
         say_last(self.transport, refusal_answer(refusal))
-        self._deadline = self.loop.call_later(REFUSED_WITHIN_S, self.transport.abort)
+        self._deadline = self.loop.call_later(REFUSED_WITHIN_S, cut, self.transport)

@@ -22,6 +22,7 @@ from typing import Any, Final, cast
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from liveroom.metrics import counters
 from liveroom.wire.codec import close_reason
 from liveroom.wire.door import Door, Refusal
 from liveroom.wire.frames import (
@@ -33,7 +34,7 @@ from liveroom.wire.frames import (
     close_frame,
     control_frame,
 )
-from liveroom.wire.http import RoomHttp, say_last
+from liveroom.wire.http import RoomHttp, cut, say_last
 from liveroom.wire.outbox import Conversation, Owner
 from liveroom.wire.pulse import Pulse
 from liveroom.wire.upgrade import Upgrade, refusal_answer
@@ -198,6 +199,7 @@ class RoomSocket(asyncio.Protocol):
         if not reason and 4000 <= code < 4500:
             reason = close_reason(self._door.after_ms())
         self.close_sent = True
+        counters.count("closes", str(code))
         self.transport.write(close_frame(code, reason))
         self._pace_reading()
         self._end_soon()
@@ -225,10 +227,11 @@ class RoomSocket(asyncio.Protocol):
             conversation.on_end()
 
     def _end_soon(self) -> None:
-        """Abort a closing connection whose peer does not take what is still to be sent."""
+        """Cut a closing connection whose peer does not take what is still to be sent."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(self._door.limits.close_within_s, self.transport.abort)
+        within_s = self._door.limits.close_within_s
+        self._timer = self._loop.call_later(within_s, cut, self.transport)
 
     # --- the transport's callbacks
 
@@ -352,6 +355,7 @@ class RoomSocket(asyncio.Protocol):
             self.transport.close()
             return
         self.close_sent = True
+        counters.count("closes", str(broken.code))
         self._pace_reading()
         self._end_soon()
         say_last(self.transport, close_frame(broken.code, broken.reason))
