@@ -270,7 +270,7 @@ def growth(
     seconds: Annotated[Positive, Parameter(help="For how long, each.")] = 8.0,
     rooms: Annotated[Count, Parameter(help="Idle rooms beside the same load.")] = 1000,
 ) -> int:
-    """Ten times the viewers, ten times the events, a thousand idle rooms: what each costs."""
+    """Ten times the viewers, the events, the rooms, and idle rooms besides: what each costs."""
     plan = scaling.Growth(viewers, rate, seconds, rooms, options.processes)
     console = Console(stderr=True, highlight=False)
     report = scaling.growth(lambda count: _own(options, workers=count), plan, console, _command())
@@ -278,9 +278,24 @@ def growth(
 
 
 @app.command
-def bars(only: Annotated[tuple[str, ...], Parameter(help="Names of some.")] = ()) -> int:
-    """Every bar at its real size, one after another."""
-    return every_bar.run(main, only, Console(stderr=True, highlight=False))
+def bars(
+    only: Annotated[tuple[str, ...], Parameter(help="Names of some.")] = (),
+    *,
+    minutes: Annotated[Positive, Parameter(help="For all of them together.")] = 15.0,
+    json: Annotated[bool, Parameter(help="Print the table as one line of JSON.", negative="")] = (
+        False
+    ),
+) -> int:
+    """Every bar at its real size, one after another, and one table; 1 where a must is missed."""
+    unknown = set(only) - set(every_bar.BARS)
+    if unknown:
+        print(f"liveroom bench: no such bar: {', '.join(sorted(unknown))}", file=sys.stderr)
+        return BAD_USAGE
+    console = Console(stderr=True, highlight=False)
+    rows, holds = every_bar.run(only, minutes * 60, console)
+    if json:
+        print(every_bar.as_json(rows, holds=holds), flush=True)
+    return DONE if holds else FAILED
 
 
 @app.command(name="reconnect_herd")

@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
@@ -55,25 +55,30 @@ def run(
     command: str,
     *,
     room: str | None = None,
+    rooms: int = 1,
     beside: Callable[[float], None] | None = None,
 ) -> Report:
     """One run against a running server, in a room of its own unless one is given.
 
-    `beside` is told when the first event is meant to be sent.
+    With several `rooms` each has all the viewers and its part of the rate, so that as much is
+    delivered in all. `beside` is told when the first event is meant to be sent.
     """
-    room = room or target.room("fanout")[0]
-    specs = [_spec(target, plan, room, at) for at in range(plan.processes)]
+    one = replace(plan, rate=plan.rate / rooms)
+    names = [room or target.room("fanout")[0] for _ in range(rooms)]
+    specs = [_spec(target, one, name, at) for name in names for at in range(plan.processes)]
     crew = Crew(work, specs, console)
     try:
-        crew.hear("connecting", plan.viewers)
+        crew.hear("connecting", plan.viewers * rooms)
         memory, before = target.memory_bytes(), target.cpu_s()
         began = time.monotonic()
         crew.say(began + 1.0)
         if beside is not None:
             beside(began + 1.0)
-        last = max(one["last"] for one in crew.hear("sending", _events(plan)))
+        last: dict[str, int] = {}
+        for said in crew.hear("sending", _events(plan)):
+            last[said["room"]] = max(said["last"], last.get(said["room"], 0))
         crew.say(last)
-        results = crew.hear("settling", plan.viewers)
+        results = crew.hear("settling", plan.viewers * rooms)
         took = time.monotonic() - began - 1.0
         spent = target.spent_since(before)
     finally:
@@ -153,7 +158,9 @@ async def work(spec: dict[str, Any], boss: Boss) -> dict[str, Any]:
     start = await boss.go()
     cpu = time.process_time()
     await _send_all(spec, senders, start, boss)
-    last = await boss.ask({"last": tally.first + sum(one.acked for one in senders) - 1})
+    acked = sum(one.acked for one in senders)
+    lasts = await boss.ask({"room": spec["room"], "last": tally.first + acked - 1})
+    last = int(lasts[spec["room"]])
     await _settle(viewers, last)
     tally.count_all()
     return {

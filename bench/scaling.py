@@ -64,20 +64,24 @@ def workers(opened: Open, plan: Workers, console: Console, command: str) -> Repo
 
 
 def growth(opened: Open, plan: Growth, console: Console, command: str) -> Report:
-    """Ten times the viewers, ten times the events, and many idle rooms beside the same load."""
+    """Ten times the viewers, the events, the rooms of the same load, and idle rooms beside it."""
     report = Report("growth", command, dict(vars(plan)), {}, {}, Bins())
     runs = {
-        "base": (plan.viewers, plan.rate, 0),
-        "viewers": (plan.viewers * TENFOLD, plan.rate, 0),
-        "events": (plan.viewers, plan.rate * TENFOLD, 0),
-        "rooms": (plan.viewers, plan.rate, plan.rooms),
+        "base": (plan.viewers, plan.rate, 1, 0),
+        "viewers": (plan.viewers * TENFOLD, plan.rate, 1, 0),
+        "events": (plan.viewers, plan.rate * TENFOLD, 1, 0),
+        "active": (plan.viewers, plan.rate, TENFOLD, 0),
+        "rooms": (plan.viewers, plan.rate, 1, plan.rooms),
     }
-    for name, (viewers, rate, rooms) in runs.items():
-        console.print(f"{name}: {viewers} viewers, {rate:g} events/s, {rooms} idle rooms …")
+    for name, (viewers, rate, rooms, idle) in runs.items():
+        console.print(
+            f"{name}: {viewers} viewers in each of {rooms} rooms, {rate:g} events/s in all, "
+            f"{idle} idle rooms …"
+        )
         load = fanout.Plan(viewers, rate, plan.seconds, processes=plan.processes)
         with opened(1) as target:
-            _open_rooms(target, rooms)
-            _add(report, name, fanout.run(target, load, console, ""))
+            _open_rooms(target, idle)
+            _add(report, name, fanout.run(target, load, console, "", rooms=rooms))
         if name != "base":
             report.figures[f"{name}_ratio"] = _ratio(report, name, "base")
     return report
@@ -85,6 +89,8 @@ def growth(opened: Open, plan: Growth, console: Console, command: str) -> Report
 
 def _open_rooms(target: Target, rooms: int) -> None:
     """Live rooms with nobody in them."""
+    if not rooms:
+        return
     target.http("POST", "/v1/creators", {"id": "idle-host", "name": "Bench"})
     for number in range(rooms):
         room = {"id": f"idle-{number}", "title": "Idle", "host": "idle-host"}

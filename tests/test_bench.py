@@ -7,8 +7,8 @@ from contextlib import nullcontext
 import pytest
 from rich.console import Console
 
-from bench import cli, scaling
-from bench.bars import BARS
+from bench import bars, cli, scaling
+from bench.bars import AIM, BARS, FAULTS, MISSED, MUST, NOT_RUN, SHORT, Bar, Run
 from bench.fanout import Tally
 from bench.latency import Bins
 from bench.report import BadRule, Report
@@ -267,11 +267,44 @@ def test_comparisons_say_what_more_costs(own):
     assert report.correct
     assert report.figures["fanout_ratio"] > 0
     assert report.figures["drop_2_p99_ms"] > 0
+    less = scaling.Growth(viewers=2, rate=20, seconds=0.5, rooms=2)
+    report = scaling.growth(lambda _count: nullcontext(own), less, Console(quiet=True), "")
+    assert report.correct
+    assert set(report.figures) > {f"{name}_ratio" for name in ("viewers", "active", "rooms")}
 
 
 def test_every_bar_can_be_run():
     """Each bar names a scenario that there is, in words it takes."""
-    for words in BARS.values():
-        command, bound, _ = cli.app.parse_args(list(words), print_error=False, exit_on_error=False)
+    for one in BARS.values():
+        words = list(one.words)
+        command, _, _ = cli.app.parse_args(words, print_error=False, exit_on_error=False)
         assert callable(command)
-        assert bound.arguments
+        assert one.bars
+
+
+def test_bars_are_judged_in_one_table(capfd):
+    """A must and an aim decide the verdict; what was not measured or not run is never passed."""
+    small = ("idle", "--viewers=10", "--seconds=0.1")
+    met = Run(small, (Bar("viewers", 10, 5, least=True), Bar("join_p50_ms", 60_000)), 120)
+    missed = Run(small, (Bar("join_p50_ms", 0.001), Bar("nothing_such", 1)), 120)
+    late = Run(small, (Bar("viewers", 10),), 0.1)
+    rows, holds = bars.run((), 600, Console(quiet=True), {"met": met})
+    assert (holds, [row.verdict for row in rows]) == (True, [AIM, MUST])
+    assert rows[0].value == 10
+    told = json.loads(bars.as_json(rows, holds=holds))
+    assert [row["verdict"] for row in told["bars"]] == [AIM, MUST]
+    rows, holds = bars.run((), 600, Console(quiet=True), {"missed": missed, "late": late})
+    assert (holds, [row.verdict for row in rows]) == (False, [MISSED, MISSED, NOT_RUN])
+    rows, holds = bars.run((), 1, Console(quiet=True), {"met": met})
+    assert (holds, {row.verdict for row in rows}) == (False, {NOT_RUN})
+
+
+def test_faults_fail_a_bar_whatever_its_figures():
+    """A run that lost something passes no bar, however fast it was; an aim alone fails nothing."""
+    found = {"scenario": "drop", "correct": False, "parameters": {"buyers": 100}}
+    found["figures"] = {"orders_per_s": 1000.0, "p99_ms": 120.0}
+    one = Run(("drop",), (Bar("p99_of_fair_share", 1.5),), 1)
+    assert [row.verdict for row in bars.judged("flash", one, found)] == [FAULTS]
+    [row] = bars.judged("flash", one, found | {"correct": True})
+    assert (row.verdict, row.value, row.must) == (MUST, 1.2, "≤ 1.5")
+    assert Bar("last", None, 1000).judge(2000) == SHORT

@@ -87,12 +87,13 @@ def _one(peer: Peer, load: Load, console: Console) -> tuple[dict[str, Any], dict
             spent = server.cpu_s() - before
         finally:
             crew.close()
-    _, last = spread([seen["spread"]])
+    first, last = spread([seen["spread"]])
     bins = Bins(seen["bins"])
     figures = {
         "us": round(spent / max(1, seen["delivered"]) * 1e6, 2),
         "p50_ms": bins.percentile(50),
         "p99_ms": bins.percentile(99),
+        "first_viewer_p50_ms": first.percentile(50),
         "last_viewer_p50_ms": last.percentile(50),
         "frames_per_event": round(seen["frames"] / load.viewers / load.events, 2),
     }
@@ -113,6 +114,7 @@ def _ours(
         "us": round(found["server_cpu_us_per_delivered"] + found["store_cpu_us_per_delivered"], 2),
         "p50_ms": found["p50_ms"],
         "p99_ms": found["p99_ms"],
+        "first_viewer_p50_ms": found["first_viewer_p50_ms"],
         "last_viewer_p50_ms": found["last_viewer_p50_ms"],
         "frames_per_event": round(found["frames_per_viewer"] / load.events, 2),
     }
