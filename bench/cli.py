@@ -63,6 +63,9 @@ class Options:
     processes: Annotated[Count, Parameter(help="Load processes.")] = 1
     json: Annotated[bool, Parameter(help="Print the run as one line of JSON.", negative="")] = False
     report: Annotated[Path | None, Parameter(help="Write the run as one HTML file.")] = None
+    hdr: Annotated[
+        Path | None, Parameter(help="Write the latencies as HdrHistogram's percentiles.")
+    ] = None
     assert_: Annotated[
         tuple[str, ...],
         Parameter(name="--assert", help="A bar that must hold: 'p99_ms<200'. May be repeated."),
@@ -409,6 +412,8 @@ def _conclude(options: Options, report: Report, console: Console) -> int:
         print(report.as_json(), flush=True)
     if options.report is not None:
         report.write_html(options.report)
+    if options.hdr is not None:
+        options.hdr.write_text(report.bins.hgrm())
     failed = report.failing(list(options.assert_))
     for line in failed:
         print(f"liveroom bench: {line}", file=sys.stderr)

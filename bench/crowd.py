@@ -29,6 +29,7 @@ import orjson
 
 from bench.crew import Boss
 from bench.latency import Bins
+from bench.timeline import Timeline
 
 HANDSHAKES_AT_ONCE: Final = 64
 TRIES_MAX: Final = 100
@@ -296,7 +297,7 @@ class Crowd:
     def result(self, due: dict[int, float]) -> dict[str, Any]:
         """What was counted; `due` says when each pin, by its seq, was meant to be sent."""
         self._forget()
-        bins, spread = Bins(), {}
+        bins, spread, timeline = Bins(), {}, Timeline()
         for seq, arrivals in self.pins.items():
             if seq not in due:
                 continue
@@ -304,6 +305,7 @@ class Crowd:
             spread[seq] = (due[seq], first, last)
             for tick, times in arrivals.items():
                 bins.add((tick / TICK - due[seq]) * 1000, times)
+                timeline.add(tick / TICK, (tick / TICK - due[seq]) * 1000, times)
         both = (self.logged, self.chat)
         return {
             "seated": self.seated, "refused": self.refused, "cut": self.cut,
@@ -312,6 +314,7 @@ class Crowd:
             "lost": sum(one.lost for one in both), "doubled": sum(one.doubled for one in both),
             "reordered": sum(one.reordered for one in both),
             "nodes": dict(self.nodes), "bins": bins.counts, "spread": spread,
+            "timeline": timeline.counts(),
         }  # fmt: skip
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ from bench.peers import orders as plain_orders
 from bench.report import Report
 from bench.seat import Seat, join
 from bench.target import Target, sign
+from bench.timeline import Timeline
 from bench.watchers import Watchers
 
 CONNECTS_AT_ONCE: Final = 50
@@ -117,7 +118,8 @@ def _report(
     faults["refused"] = sum(codes.values()) - codes["sold_out"]
     parameters = {"buyers": plan.buyers, "units": plan.units, "rate": plan.rate}
     parameters |= {"watchers": plan.watchers, "apart": plan.apart}
-    report = Report("drop", command, parameters, figures, faults, bins)
+    timeline = Timeline().merge(Timeline(one["timeline"]) for one in results)
+    report = Report("drop", command, parameters, figures, faults, bins, timeline=timeline)
     report.notes = [f"{count} × {code}" for code, count in codes.items() if code != "sold_out"]
     return report
 
@@ -196,7 +198,7 @@ class Sale:
         self.sold_out = False
         self.acked: list[str] = []
         self.codes: list[str] = []
-        self.bins = Bins()
+        self.bins, self.timeline = Bins(), Timeline()
         self.history: list[tuple[float, int, str, str, str | None]] = []
 
     async def connect(self) -> None:
@@ -237,6 +239,7 @@ class Sale:
             self.history.append((time.monotonic(), seat.number, "info", order, None))
         return {
             "acked": self.acked, "codes": self.codes, "bins": self.bins.counts,
+            "timeline": self.timeline.counts(),
             "began": self.began, "last_ok": self.last_ok, "unanswered": len(self._calls),
             "history": self.history,
         }  # fmt: skip
@@ -275,6 +278,7 @@ class Sale:
         self.history.append((now, seat.number, "fail" if error else "ok", order, code))
         if error is None:
             self.bins.add((now - due) * 1000)
+            self.timeline.add(now, (now - due) * 1000)
             self.acked.append(order)
             self.last_ok = now
             if len(self.acked) % 50 == 0:

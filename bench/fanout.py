@@ -23,6 +23,7 @@ from bench.latency import Bins
 from bench.report import Report
 from bench.seat import Seat, join
 from bench.target import Target
+from bench.timeline import Timeline
 
 KINDS: Final = {"chat": ("message.post", "message.posted", "n"),
                 "logged": ("notice.post", "notice.posted", "seq")}  # fmt: skip
@@ -130,7 +131,8 @@ def _report(
         figures["server_memory_mb"] = round(spent["memory"] / 1e6, 1)
     faults = {name: total(name) for name in ("lost", "doubled", "reordered", "refused", "cut")}
     parameters = {name: getattr(plan, name) for name in Plan.__dataclass_fields__}
-    return Report("fanout", command, parameters, figures, faults, bins)
+    timeline = Timeline().merge(Timeline(one["timeline"]) for one in results)
+    return Report("fanout", command, parameters, figures, faults, bins, timeline=timeline)
 
 
 def spread(parts: list[dict[int, tuple[float, float, float]]]) -> tuple[Bins, Bins]:
@@ -174,6 +176,7 @@ async def work(spec: dict[str, Any], boss: Boss) -> dict[str, Any]:
         "reordered": tally.reordered,
         "cut": sum(seat.closed is not None for seat in viewers),
         "bins": tally.bins.counts,
+        "timeline": tally.timeline.counts(),
         "spread": tally.spread,
         "cpu_s": time.process_time() - cpu,
     }
@@ -276,6 +279,7 @@ class Tally:
         self._field = number
         self._frames: dict[bytes, Frame] = {}
         self.bins = Bins()
+        self.timeline = Timeline()
         self.spread: dict[int, tuple[float, float, float]] = {}
         self.first = 0
         self.frames = self.lost = self.doubled = self.reordered = 0
@@ -340,4 +344,5 @@ class Tally:
                 self.spread[number] = (sent, min(first, one), max(last, other))
                 for tick, times in frame.arrivals.items():
                     self.bins.add((tick / TICK - sent) * 1000, times)
+                    self.timeline.add(tick / TICK, (tick / TICK - sent) * 1000, times)
         self._frames.clear()

@@ -23,6 +23,7 @@ from bench.latency import Bins
 from bench.report import Report
 from bench.seat import Seat, join
 from bench.target import Target
+from bench.timeline import Timeline
 
 SEATED_MAX_S: Final = 600.0
 SETTLE_MAX_S: Final = 30.0
@@ -131,7 +132,8 @@ def _report(plan: Plan, results: list[dict[str, Any]], command: str) -> Report:
     }
     faults = {name: total(name) for name in ("lost", "doubled", "reordered", "refused", "cut")}
     parameters = {name: getattr(plan, name) for name in Plan.__dataclass_fields__}
-    return Report("huge_room", command, parameters, figures, faults, bins)
+    timeline = Timeline().merge(Timeline(one["timeline"]) for one in results)
+    return Report("huge_room", command, parameters, figures, faults, bins, timeline=timeline)
 
 
 # ── in the load processes ─────────────────────────────────────────────────────────────────

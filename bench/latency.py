@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _STEP = math.log(1.01)
 _FLOOR_MS = 0.01
@@ -40,6 +40,31 @@ class Bins:
             if left <= 0:
                 return round(_FLOOR_MS * math.exp((place + 1) * _STEP), 3)
         return None
+
+    def spread(self) -> Iterator[tuple[float, int]]:
+        """Every latency in ms that was counted, as the end of its bin, and how often; rising."""
+        for place in sorted(self.counts):
+            yield _FLOOR_MS * math.exp((place + 1) * _STEP), self.counts[place]
+
+    def hgrm(self) -> str:
+        """The percentiles in HdrHistogram's text form, which its plotters read; values in ms."""
+        total, seen = max(1, self.total), 0
+        lines = ["       Value     Percentile TotalCount 1/(1-Percentile)", ""]
+        mean = square = largest = 0.0
+        for ms, count in self.spread():
+            seen += count
+            mean += ms * count / total
+            square += ms * ms * count / total
+            largest, part = ms, seen / total
+            rest = f"{1 / (1 - part):15.2f}" if seen < total else ""
+            lines.append(f"{ms:12.3f} {part:14.12f} {seen:10d} {rest}".rstrip())
+        deviation = math.sqrt(max(0.0, square - mean * mean))
+        lines += [
+            f"#[Mean    = {mean:12.3f}, StdDeviation   = {deviation:12.3f}]",
+            f"#[Max     = {largest:12.3f}, Total count    = {seen:12d}]",
+            f"#[Buckets = {len(self.counts):12d}, SubBuckets     = {1:12d}]",
+        ]
+        return "\n".join(lines) + "\n"
 
     def figures(self, prefix: str = "") -> dict[str, float | None]:
         """p50, p90, p99, p99.9 and the largest, in ms."""

@@ -15,6 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.latency import Bins
+from bench.timeline import Timeline
+
+PAGE: Final = Path(__file__).parent.parent / "liveroom" / "web" / "built" / "report.html"
+_TITLE: Final = "<title>liveroom bench</title>"
+_PLACE: Final = '"liveroom: the run"'
 
 _COMPARE: Final = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq, "<": operator.lt, ">": operator.gt,
@@ -37,6 +42,12 @@ class Report:
     faults: dict[str, int]
     bins: Bins
     notes: list[str] = field(default_factory=list)
+    timeline: Timeline = field(default_factory=Timeline)
+
+    @property
+    def verdict(self) -> str:
+        """What a headline says of it."""
+        return "nothing lost" if self.correct else "FAULTS"
 
     @property
     def correct(self) -> bool:
@@ -90,63 +101,29 @@ class Report:
                 failed.append(f"{rule} does not hold: {read[1]} is {known[read[1]]}")
         return failed
 
+    def plain(self) -> dict[str, Any]:
+        """The run as the page of a report shows it: with its percentiles and its seconds."""
+        seen, total, curve = 0, max(1, self.bins.total), []
+        for ms, count in self.bins.spread():
+            seen += count
+            curve.append((round(100 * seen / total, 4), round(ms, 3)))
+        return {**json.loads(self.as_json()), "curve": curve, "seconds": self.timeline.rows()}
+
     def write_html(self, path: Path) -> None:
-        """One file that needs nothing else: the figures, and the latencies as a curve."""
-        rows = "".join(
-            f"<tr><th>{html.escape(name)}<td>{html.escape(_said(value))}"
-            for name, value in {**self.parameters, **self.figures, **self.faults}.items()
-        )
-        path.write_text(
-            _PAGE.format(
-                title=html.escape(self.scenario),
-                command=html.escape(self.command),
-                verdict="nothing lost" if self.correct else "FAULTS",
-                rows=rows,
-                curve=_curve(self.bins),
-                data=html.escape(self.as_json()),
-            ),
-            encoding="utf-8",
-        )
+        """One file that needs nothing else: figures, faults, percentiles, and time.
+
+        Raises:
+            RuntimeError: the page was not built; installing the package builds it.
+        """
+        if not PAGE.is_file():
+            raise RuntimeError("--report: the page is not built; run make setup")
+        # "<" could end the script that holds the data.
+        data = json.dumps(self.plain()).replace("<", "\\u003c")
+        page = PAGE.read_text(encoding="utf-8")
+        title = html.escape(f"{self.scenario}: {self.verdict}")
+        page = page.replace(_TITLE, f"<title>{title}</title>", 1).replace(_PLACE, data, 1)
+        path.write_text(page, encoding="utf-8")
 
 
 def _said(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
-
-
-def _curve(bins: Bins) -> str:
-    """Latency by percentile, p0 to p99.9, as an SVG line."""
-    percents = [*range(1, 100), 99.5, 99.9]
-    values = [bins.percentile(percent) for percent in percents]
-    top = max((value for value in values if value is not None), default=None)
-    if top is None:
-        return ""
-    points = " ".join(
-        f"{40 + 6.5 * at:.1f},{220 - 200 * (value or 0) / top:.1f}"
-        for at, value in enumerate(values)
-    )
-    return (
-        '<svg viewBox="0 0 720 250" role="img" aria-label="latency by percentile">'
-        '<path d="M40 20V220H700" fill="none" stroke="currentColor" opacity=".4"/>'
-        f'<polyline points="{points}" fill="none" stroke="#d9573b" stroke-width="2"/>'
-        f'<text x="4" y="24">{top:.0f} ms</text><text x="40" y="242">p1</text>'
-        '<text x="350" y="242">p50</text><text x="660" y="242">p99.9</text></svg>'
-    )
-
-
-_PAGE: Final = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>liveroom bench {title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem;
-  color-scheme: light dark }}
-th {{ text-align: left; font-weight: 400; padding-right: 2rem; opacity: .7 }}
-td {{ text-align: right; font-variant-numeric: tabular-nums }}
-svg {{ width: 100%; font-size: 12px; fill: currentColor }}
-code {{ word-break: break-all }}
-</style>
-<h1>{title}: {verdict}</h1>
-<p><code>{command}</code></p>
-{curve}
-<table>{rows}</table>
-<script type="application/json" id="run">{data}</script>
-</html>
-"""

@@ -1,6 +1,7 @@
 """The load tester in its small forms: it measures a real server, and finds planted faults."""
 
 import json
+import re
 import time
 from contextlib import nullcontext
 
@@ -11,10 +12,11 @@ from bench import bars, cli, scaling
 from bench.bars import AIM, BARS, FAULTS, MISSED, MUST, NOT_RUN, SHORT, Bar, Run
 from bench.fanout import Tally
 from bench.latency import Bins
-from bench.report import BadRule, Report
+from bench.report import PAGE, BadRule, Report
 from bench.seat import Seat
 from bench.soak import growth_mb
 from bench.target import Target
+from bench.timeline import Timeline
 from bench.watch import Watch
 
 
@@ -58,14 +60,23 @@ def test_fanout_checks_logged_events_too(capfd, there):
 def test_drop_sells_every_unit_once(capfd, tmp_path, there):
     """Buyers get exactly what there is; report, history and bars come with it."""
     report, history = tmp_path / "out.html", tmp_path / "history.jsonl"
-    words = ["--buyers=10", "--units=60", f"--report={report}", f"--history={history}"]
+    hdr = tmp_path / "out.hgrm"
+    words = ["--buyers=10", "--units=60", f"--hdr={hdr}", f"--history={history}"]
+    if PAGE.is_file():  # the pages may be left out of an installation
+        words.append(f"--report={report}")
     assert cli.main(["drop", *words, *there, "--json", "--assert=orders==60"]) == 0
     run = outcome(capfd)
     assert run["faults"] == dict.fromkeys(run["faults"], 0)
     assert run["figures"]["sold_out"] >= 1
     said = [json.loads(line) for line in history.read_text().splitlines()]
     assert sum(one["type"] == "ok" for one in said) == 60
-    assert "drop: nothing lost" in report.read_text()
+    assert "Total count    =           60]" in hdr.read_text()
+    if PAGE.is_file():
+        page = report.read_text()
+        assert "<title>drop: nothing lost</title>" in page
+        [held] = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page)
+        assert json.loads(held)["figures"] == run["figures"]
+        assert sum(count for _, count, *_ in json.loads(held)["seconds"]) == 60
 
 
 def test_orders_at_a_fixed_rate(capfd, there):
@@ -168,6 +179,33 @@ def test_percentiles_are_within_a_percent():
     for percent, ms in ((50, 500), (90, 900), (99, 990)):
         assert both.percentile(percent) == pytest.approx(ms, rel=0.011)
     assert Bins().percentile(50) is None
+
+
+def test_percentiles_are_written_for_plotters():
+    """HdrHistogram's text: value, percentile, count and 1/(1-percentile), rising to the last."""
+    bins = Bins()
+    for ms in range(1, 101):
+        bins.add(ms)
+    head, _, *lines, mean, largest, _ = bins.hgrm().splitlines()
+    assert head.split() == ["Value", "Percentile", "TotalCount", "1/(1-Percentile)"]
+    rows = [[float(word) for word in line.split()] for line in lines]
+    assert rows == sorted(rows)
+    assert rows[-1][1:] == [1.0, 100]
+    [median] = [row for row in rows if row[1] == 0.5]
+    assert (median[0], median[2:]) == (pytest.approx(50, rel=0.011), [50, 2.0])
+    assert float(mean.split("=")[1].split(",")[0]) == pytest.approx(50.5, rel=0.011)
+    assert float(largest.split("=")[1].split(",")[0]) == pytest.approx(100, rel=0.011)
+
+
+def test_time_is_cut_into_seconds():
+    """What arrived in a second is counted there, also when it comes from several processes."""
+    one, other = Timeline(), Timeline()
+    one.add(100.2, 10)
+    one.add(102.9, 30, times=3)
+    other.add(102.1, 30)
+    rows = Timeline(one.counts()).merge([other]).rows()
+    assert [(at, count) for at, count, *_ in rows] == [(0, 1), (2, 4)]
+    assert rows[1][2] == pytest.approx(30, rel=0.011)
 
 
 def test_peers_get_the_same_fan_out(capfd):
