@@ -53,7 +53,20 @@ class Client:
         if self.dice.random() < 0.7:
             asked = self.recorder.invoke(self.name, "give", qty)
             await self.dice.choice(self.nodes).orders.cancel(order, self.name)
+            await self._until_told(node, order)
             self.recorder.ok(asked, None)
+
+    async def _until_told(self, node: Floor, order: str) -> None:
+        """Until the gate stands on what the cancelled order gave back.
+
+        Cancelled means committed: Redis may promise less until the other node has told it of
+        the rows before.
+        """
+        query = 'SELECT MAX(seq) FROM ledger WHERE "order" = :order'
+        seq = await node.one(query, order=order)
+        async with asyncio.timeout(30):
+            while (await node.inventory.inspect())[0].gates[POOL].seq < seq:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
 
     async def _hold(self, node: Floor, _call: int) -> None:
         """Into the cart and out of it."""
