@@ -28,6 +28,8 @@ def refund(server, order, *who, key=None, **body):
 def test_a_part_goes_back_and_is_for_sale_again(enter, server):
     """Ann sends one of two back: she hears of her money, and everybody sees the unit again."""
     ann, order = bought(enter, server, "ann", ("s1", 2), ("s2", 1))
+    # A picture may be as old as a state event may wait: what she bought must be in it.
+    ann.hear("stock.changed", lambda data: data["sku"] == "s1")
     bob = enter("bob")
     before = bob.joined["snapshot"]["stock"]["s1"]["left"]
 
