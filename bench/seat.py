@@ -71,6 +71,7 @@ class Seat(asyncio.Protocol):
 
     def connection_lost(self, fault: Exception | None) -> None:
         """Remember why."""
+        self.transport = None
         self.closed = self.closed or f"lost: {fault}"
         if self.waiting is not None and not self.waiting.done():
             self.waiting.set_exception(ConnectionError(self.closed))
@@ -84,9 +85,10 @@ class Seat(asyncio.Protocol):
             self.transport.write(head + b"\0\0\0\0" + payload)
 
     def close(self) -> None:
-        """Cut the connection."""
+        """Cut the connection; a ping that was read with the last bytes gets no answer."""
         if self.transport is not None:
             self.transport.abort()
+            self.transport = None
 
     def _open(self, data: bytes) -> int:
         end = data.find(b"\r\n\r\n")

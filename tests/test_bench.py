@@ -1,5 +1,6 @@
 """The load tester in its small forms: it measures a real server, and finds planted faults."""
 
+import asyncio
 import json
 import re
 import time
@@ -143,6 +144,34 @@ def test_planted_faults_are_found(run, frames, lost, doubled):
         tally.count_all()
         assert (tally.lost, tally.doubled) == (lost, doubled)
         assert tally.bins.total == sum(len(numbers) for numbers in frames)
+
+    run(story())
+
+
+class Cut(asyncio.Transport):
+    """A transport as uvloop's: to write after `abort` is an error."""
+
+    aborted = False
+    sent = b""
+
+    def write(self, data: bytes) -> None:
+        if self.aborted:
+            raise RuntimeError("the handler is closed")
+        self.sent += data
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_a_seat_that_was_cut_answers_no_ping(run) -> None:
+    """A frame on which the seat is cut and a ping may come in one read."""
+
+    async def story() -> None:
+        seat = Seat(b"", 0)
+        seat.connection_made(Cut())
+        seat.on_frame = lambda cut, _payload: cut.close()
+        seat.data_received(b"HTTP/1.1 101 .\r\n\r\n" + b"\x81\x02[]" + b"\x89\x00")
+        assert seat.transport is None
 
     run(story())
 
