@@ -434,6 +434,19 @@ def test_a_connection_lost_before_commit_runs_again(postgres_db, run):
 
 
 @pytest.mark.postgres
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_read_on_a_lost_connection_runs_again(postgres_db, run, patient):
+    """What lay in the pool while the database went away costs no reader an answer."""
+
+    async def story():
+        await postgres_db.write(put("a"))
+        _terminate(postgres_db.url, await postgres_db.read(_pid, patient=patient))
+        return await postgres_db.read(names, patient=patient)
+
+    assert run(story()) == ["a"]
+
+
+@pytest.mark.postgres
 def test_a_connection_lost_at_commit_is_unknown(postgres_db, run):
     """COMMIT was sent and not answered: its owner must read back before answering anyone."""
 

@@ -213,11 +213,24 @@ class Database:
     def _read(
         self, fn: Callable[[Connection], T], begun: Callable[[], None], *, patient: bool
     ) -> T:
-        with _away_as_store_down(), self._reader.connect() as conn, conn.begin():
-            begun()
+        for attempt in range(1, TRIES_MAX + 1):
+            try:
+                with _away_as_store_down(), self._reader.connect() as conn, conn.begin():
+                    (begun if attempt == 1 else _nothing)()
+                    return self._look(conn, fn, patient=patient)
+            except _RunAgain as cause:
+                if attempt == TRIES_MAX:
+                    raise Unavailable("store_down") from cause
+        raise AssertionError  # the loop returns or raises
+
+    def _look(self, conn: Connection, fn: Callable[[Connection], T], *, patient: bool) -> T:
+        with _lost_runs_again():
             if patient and self.dialect == "postgresql":
                 conn.execute(text("SET LOCAL statement_timeout = 0"))
-            return fn(conn)
+            if not patient:
+                return fn(conn)
+        # Out of there: an export has told some of its rows already, and cannot run again.
+        return fn(conn)
 
     @contextmanager
     def _flock(self) -> Iterator[None]:
@@ -242,6 +255,17 @@ def _nothing() -> None:
 def _raise_if_again(cause: BaseException) -> None:
     if isinstance(cause, DBAPIError) and getattr(cause.orig, "sqlstate", None) in _AGAIN:
         raise _RunAgain from cause
+
+
+@contextmanager
+def _lost_runs_again() -> Iterator[None]:
+    """A connection that lay in the pool while the database went away is found out in use."""
+    try:
+        yield
+    except DBAPIError as cause:
+        if cause.connection_invalidated:
+            raise _RunAgain from cause
+        raise
 
 
 def _roll_back(conn: Connection) -> None:
