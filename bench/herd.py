@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,16 +19,14 @@ from bench.crew import Boss, Crew
 from bench.fanout import KINDS, Sender, Tally
 from bench.latency import Bins
 from bench.report import Report
-from bench.seat import Seat, join
+from bench.seat import RETURNS_MAX, Seat, join, retry_after_s
 from bench.target import Target, sign
 
 CONNECTS_AT_ONCE: Final = 50
 RETURNS_AT_ONCE: Final = 400
 """Handshakes a load process has under way; more would only wait in the kernel."""
-RETURNS_MAX: Final = 50
 BACK_MAX_S: Final = 120.0
 SETTLE_MAX_S: Final = 30.0
-_RETRY: Final = re.compile(r"retry-after: (\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -201,11 +198,11 @@ class _Herd:
             try:
                 await self._resume(viewer)
             except ConnectionError as told:
-                retry = _RETRY.search(str(told)) if "503" in str(told)[:16] else None
-                if retry is None:
+                after_s = retry_after_s(told)
+                if after_s is None:
                     break
                 self.counts["told_503"] += 1
-                await asyncio.sleep(int(retry[1]) * (0.5 + random.random()))
+                await asyncio.sleep(after_s * (0.5 + random.random()))
             else:
                 self.bins.add((time.monotonic() - self._cut_s) * 1000)
                 return

@@ -11,12 +11,18 @@ import base64
 import functools
 import json
 import os
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 OnFrame = Callable[["Seat", bytes], None]
 OnJoined = Callable[["Seat", dict[str, Any]], None]
+
+RETURNS_MAX: Final = 50
+"""How often who is told 503 comes again."""
+
+_RETRY: Final = re.compile(r"retry-after: (\d+)", re.IGNORECASE)
 
 
 class Seat(asyncio.Protocol):
@@ -115,6 +121,13 @@ class Seat(asyncio.Protocol):
     def _set(self, value: Any) -> None:
         if self.waiting is not None and not self.waiting.done():
             self.waiting.set_result(value)
+
+
+def retry_after_s(told: ConnectionError) -> int | None:
+    """In how many seconds to come again, where the upgrade was refused for now with 503."""
+    said = str(told)
+    found = _RETRY.search(said) if said.startswith("HTTP/1.1 503") else None
+    return None if found is None else int(found[1])
 
 
 async def connect(
