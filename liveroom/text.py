@@ -15,10 +15,12 @@ MESSAGE_MAX: Final = 500
 NAME_MAX: Final = 40
 COMBINING_MAX: Final = 4
 
-# Bidi embeddings, overrides and isolates reorder the text of others; the rest is invisible
-# and has no part in any script. ZWNJ and ZWJ stay: Persian, Indic scripts and emoji use them.
+# Controls, surrogates and private characters; bidi embeddings, overrides and isolates, which
+# reorder the text of others; what is invisible and has no part in any script. ZWNJ and ZWJ
+# stay: Persian, Indic scripts and emoji use them.
 _HIDDEN = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
+    "[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\U000f0000-\U0010ffff"
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
     "\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\uffff\U000e0000-\U000e001f]"
 )
 _JOINERS = re.compile("(?<![^\x00-\x7f])[\u200c\u200d]+|(?<=[\u200c\u200d])[\u200c\u200d]+")
@@ -31,7 +33,6 @@ def clean(text: str) -> str:
     text = _SPACES.sub(" ", text)
     text = _HIDDEN.sub("", text)
     text = _JOINERS.sub("", text)
-    text = "".join(c for c in text if unicodedata.category(c) not in {"Cc", "Cs", "Co"})
     return _cap_combining(text).strip()
 
 
@@ -41,6 +42,8 @@ def clean_name(text: str) -> str:
 
 
 def _cap_combining(text: str) -> str:
+    if not any(map(unicodedata.combining, text)):  # as most text: worth not looping over
+        return text
     kept: list[str] = []
     run = 0
     for character in text:
