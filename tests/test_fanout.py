@@ -231,6 +231,16 @@ def test_a_tick_gathers_for_as_long_as_flushes_cost():
     assert waits[-1] == pytest.approx(0.3)
 
 
+def test_half_a_room_on_each_of_two_workers_gathers_as_long():
+    """Otherwise every worker would write frames as often as its share of the room is small."""
+    tick, periods = Tick(), []
+    for cost in (0.005, 0.010):
+        tick.flushed(10.0, 10.0 + cost)
+        periods.append(tick.ready_s - 10.0)
+    half, whole = periods
+    assert half > 0.8 * whole
+
+
 def seats(count: int) -> list[Seat]:
     made = [Seat(Tape(), Format.STREAM, member=Who(f"m{i}")) for i in range(count)]
     for seat in made:

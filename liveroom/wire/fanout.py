@@ -21,8 +21,8 @@ CHUNK: Final = 50
 """How many writes pass between two looks at the clock."""
 ROUNDS: Final = 12
 """How often the loop comes round between two slices, unless that takes longer than a slice."""
-GATHER_COST_FACTOR: Final = 4.0
-GATHER_S: Final = 0.040
+GATHER_COST_FACTOR: Final = 8.0
+GATHER_S: Final = 0.030
 TICK_MAX_S: Final = 0.4
 
 
@@ -36,9 +36,11 @@ class Job(NamedTuple):
 class Tick:
     """How long a room gathers before its next flush.
 
-    After a flush that cost `c` seconds the room gathers for `min(4c, 40 ms + c/2)`, at most
+    After a flush that cost `c` seconds the room gathers for `min(8c, 30 ms + c/2)`, at most
     `max_s`: a small room buys fewer writes with a few milliseconds, while a large one, whose
-    flush is slow by itself, adds little to what its viewers wait already.
+    flush is slow by itself, adds little to what its viewers wait already. From a few hundred
+    viewers on the wait hardly depends on the cost, so that a room spread over two workers
+    needs no more frames than on one.
     """
 
     def __init__(self, max_s: float = TICK_MAX_S) -> None:
