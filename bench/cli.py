@@ -255,7 +255,7 @@ def workers(
     rate: Annotated[Positive, Parameter(help="Events a second.")] = 300.0,
     seconds: Annotated[Positive, Parameter(help="For how long, each.")] = 8.0,
     buyers: Annotated[Count, Parameter(help="Connected buyers of the drop.")] = 500,
-    units: Annotated[Count, Parameter(help="Units on sale.")] = 3000,
+    units: Annotated[Count, Parameter(help="Units on sale.")] = 20_000,
 ) -> int:
     """Fan-out and a drop with 1 and with 2 workers: what each event and order costs."""
     plan = scaling.Workers(viewers, rate, seconds, buyers, units, options.processes)
