@@ -52,7 +52,7 @@ def run(target: Target, plan: Plan, console: Console, command: str) -> Report:
     """One run against a running server."""
     room, sku = target.room("drop", stock=plan.units)
     seen = target.room("quiet")[0] if plan.apart else room
-    watchers = Watchers(target, seen, plan.watchers, console)
+    watchers = Watchers(target, [seen], plan.watchers, console)
     crew = Crew(work, [_spec(target, plan, room, sku, at) for at in range(plan.processes)], console)
     try:
         crew.hear("connecting", plan.buyers)

@@ -7,6 +7,7 @@ does besides.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from bench import drop, fanout
 from bench.latency import Bins
 from bench.report import Report
 from bench.target import Target
+from bench.watchers import Watchers
 
 Open = Callable[[int], AbstractContextManager[Target]]
 """A server of our own with so many workers."""
@@ -67,7 +69,10 @@ def workers(opened: Open, plan: Workers, console: Console, command: str) -> Repo
 
 
 def growth(opened: Open, plan: Growth, console: Console, command: str) -> Report:
-    """Ten times the viewers, the events, the rooms of the same load, and idle rooms beside it."""
+    """Ten times the viewers, the events, the rooms of the same load, and idle rooms beside it.
+
+    `rooms` are open with nobody in them, `seated` with one viewer each.
+    """
     report = Report("growth", command, dict(vars(plan)), {}, {}, Bins())
     runs = {
         "base": (plan.viewers, plan.rate, 1, 0),
@@ -75,30 +80,36 @@ def growth(opened: Open, plan: Growth, console: Console, command: str) -> Report
         "events": (plan.viewers, plan.rate * TENFOLD, 1, 0),
         "active": (plan.viewers, plan.rate, TENFOLD, 0),
         "rooms": (plan.viewers, plan.rate, 1, plan.rooms),
+        "seated": (plan.viewers, plan.rate, 1, plan.rooms),
     }
     for name, (viewers, rate, rooms, idle) in runs.items():
         console.print(
             f"{name}: {viewers} viewers in each of {rooms} rooms, {rate:g} events/s in all, "
-            f"{idle} idle rooms …"
+            f"{idle} idle rooms{' with a viewer each' * (name == 'seated')} …"
         )
         load = fanout.Plan(viewers, rate, plan.seconds, processes=plan.processes)
         with opened(1) as target:
-            _open_rooms(target, idle)
-            _add(report, name, fanout.run(target, load, console, "", rooms=rooms))
+            quiet = _open_rooms(target, idle)
+            watchers = Watchers(target, quiet, idle if name == "seated" else 0, console)
+            try:
+                _add(report, name, fanout.run(target, load, console, "", rooms=rooms))
+            finally:
+                report.faults["cut"] = report.faults.get("cut", 0) + watchers.leave()
         if name != "base":
             report.figures[f"{name}_ratio"] = _ratio(report, name, "base")
     return report
 
 
-def _open_rooms(target: Target, rooms: int) -> None:
-    """Live rooms with nobody in them."""
-    if not rooms:
-        return
-    target.http("POST", "/v1/creators", {"id": "idle-host", "name": "Bench"})
-    for number in range(rooms):
-        room = {"id": f"idle-{number}", "title": "Idle", "host": "idle-host"}
-        target.http("POST", "/v1/rooms", room)
-        target.http("POST", f"/v1/rooms/{room['id']}/commands", {"cmd": "room.open", "data": {}})
+def _open_rooms(target: Target, rooms: int) -> list[str]:
+    """Live rooms in which nothing happens."""
+    host = f"idle-{secrets.token_hex(4)}"
+    names = [f"{host}-{number}" for number in range(rooms)]
+    if names:
+        target.http("POST", "/v1/creators", {"id": host, "name": "Bench"})
+    for name in names:
+        target.http("POST", "/v1/rooms", {"id": name, "title": "Idle", "host": host})
+        target.http("POST", f"/v1/rooms/{name}/commands", {"cmd": "room.open", "data": {}})
+    return names
 
 
 def _add(report: Report, name: str, one: Report) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 from rich.console import Console
@@ -15,10 +16,10 @@ CONNECTS_AT_ONCE: Final = 50
 
 
 class Watchers:
-    """So many guests in a room, from the moment this is made until `leave`."""
+    """So many guests in these rooms in turn, from the moment this is made until `leave`."""
 
-    def __init__(self, target: Target, room: str, count: int, console: Console) -> None:
-        spec = {"url": target.url, "room": room, "viewers": count}
+    def __init__(self, target: Target, rooms: Sequence[str], count: int, console: Console) -> None:
+        spec = {"url": target.url, "rooms": list(rooms), "viewers": count}
         self._crew = Crew(_work, [spec] if count else [], console)
         if count:
             try:
@@ -37,12 +38,12 @@ class Watchers:
 
 
 async def _work(spec: dict[str, Any], boss: Boss) -> int:
-    gate = asyncio.Semaphore(CONNECTS_AT_ONCE)
+    gate, rooms = asyncio.Semaphore(CONNECTS_AT_ONCE), spec["rooms"]
     seats: list[Seat] = []
 
     async def one(number: int) -> None:
         async with gate:
-            seat, _ = await join(spec["url"], spec["room"], number, None)
+            seat, _ = await join(spec["url"], rooms[number % len(rooms)], number, None)
         seats.append(seat)
         if len(seats) % 500 == 0:
             boss.progress(len(seats))

@@ -337,7 +337,8 @@ def test_comparisons_say_what_more_costs(own):
     less = scaling.Growth(viewers=2, rate=20, seconds=0.5, rooms=2)
     report = scaling.growth(lambda _count: nullcontext(own), less, Console(quiet=True), "")
     assert report.correct
-    assert set(report.figures) > {f"{name}_ratio" for name in ("viewers", "active", "rooms")}
+    ratios = {f"{name}_ratio" for name in ("viewers", "active", "rooms", "seated")}
+    assert set(report.figures) > ratios
 
 
 def test_every_bar_can_be_run():
