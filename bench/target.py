@@ -38,16 +38,23 @@ class Target:
     """A server to be measured; used as a context manager.
 
     Without `url` it starts `liveroom serve` with `flags`, without limits, on a data folder
-    that is deleted at the end. With `url`, `secret` must be that server's.
+    that is deleted at the end. With `url`, `secret` must be that server's. `program` is a
+    module that does what `liveroom` does, and more.
     """
 
     def __init__(
-        self, url: str | None = None, secret: str | None = None, flags: tuple[str, ...] = ()
+        self,
+        url: str | None = None,
+        secret: str | None = None,
+        flags: tuple[str, ...] = (),
+        *,
+        program: str = "liveroom",
     ) -> None:
         self.url = url or ""
         self.secret = secret or secrets.token_urlsafe(48)
         self._own = url is None
         self._flags = flags
+        self._program = program
         self._process: subprocess.Popen[str] | None = None
         self._folder: Path | None = None
 
@@ -76,7 +83,7 @@ class Target:
         """Start our own server and wait until it says where it listens."""
         assert self._folder is not None
         port = urlsplit(self.url).port or 0  # after a kill the port it had
-        command = [sys.executable, "-m", "liveroom", "serve", f"--port={port}", "--sandbox"]
+        command = [sys.executable, "-m", self._program, "serve", f"--port={port}", "--sandbox"]
         named = {flag.partition("=")[0] for flag in self._flags}
         command += [f"--data={self._folder / 'data'}"]
         command += [flag for flag in _NO_LIMITS if flag.partition("=")[0] not in named]
@@ -108,6 +115,11 @@ class Target:
             self._process.wait()
         self._process.stdout.close()
         self._process = None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process of our own server that was started."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """SIGKILL for every process of our own server, and its store, at once."""

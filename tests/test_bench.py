@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import pytest
 from rich.console import Console
 
-from bench import bars, cli, scaling
+from bench import bars, cli, scaling, weight
 from bench.bars import AIM, BARS, FAULTS, MISSED, MUST, NOT_RUN, SHORT, Bar, Run
 from bench.fanout import Tally
 from bench.latency import Bins
@@ -339,6 +339,14 @@ def test_comparisons_say_what_more_costs(own):
     assert report.correct
     ratios = {f"{name}_ratio" for name in ("viewers", "active", "rooms", "seated")}
     assert set(report.figures) > ratios
+
+
+def test_a_viewer_is_weighed_line_by_line():
+    """What the lines of our own seats grew by is named, and is most of what all grew by."""
+    found = weight.measure(60, few=20, console=Console(quiet=True))
+    ours = [size for line, size in found["lines"].items() if line.startswith("liveroom/wire/")]
+    assert sum(ours) > 300
+    assert found["all"] > sum(ours)
 
 
 def test_every_bar_can_be_run():
