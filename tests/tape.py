@@ -67,6 +67,12 @@ class Tape:
         return [one["n"] for one in self.events if "n" in one]
 
     @property
+    def stock(self) -> dict[str, int]:
+        """How many are left of each SKU, by the last event."""
+        told = [one["data"] for one in self.events if one["ev"] == "stock.changed"]
+        return {one["sku"]: one["left"] for one in told}
+
+    @property
     def ok(self) -> dict[str, Any]:
         """The answer to the first command."""
         return next(one["ok"] for one in self.messages if "re" in one)
@@ -109,6 +115,7 @@ class Store:
         self.epoch = "e1"
         self.logged: list[Event] = []
         self.n = 0
+        self.v = 0
         self.budget = budget
         self.reads: list[int] = []
         self.pictures = 0
@@ -129,6 +136,10 @@ class Store:
         self.n += 1
         data = {"id": f"e1-{self.n}", "n": self.n, "member": member, "text": text}
         return Event("message.posted", data, 1, n=self.n)
+
+    def stock(self, left: int, sku: str = "s1") -> Event:
+        self.v += 1
+        return Event("stock.changed", {"sku": sku, "left": left, "v": self.v}, 1)
 
     async def _wait(self) -> None:
         if self.gate is not None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tape import Store, Tape, Who, join, until
 
 from liveroom.errors import InvariantBroken
-from liveroom.events import Event
+from liveroom.events import Event, Position
 from liveroom.wire.codec import Format
 from liveroom.wire.fanout import CHUNK, ROUNDS, SLICE, SLICE_S, Flush, Job, Tick
+from liveroom.wire.hub import Hub
 from liveroom.wire.lanes import CHAT_FRAME_BYTES_MAX, CHAT_FRAME_MAX, ChatLane, StateLane
 from liveroom.wire.outbox import AWAY, Seat, StreamLink
 from liveroom.wire.ring import Encoded, Ring
@@ -411,49 +412,149 @@ def test_a_seat_that_pauses_and_returns_within_a_flush_gets_its_frame_once(run):
     run(story())
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    steps=st.lists(
-        st.sampled_from(["notice", "says", "pause", "resume", "leave", "join", "turn", "lose"]),
-        max_size=40,
-    )
-)
-def test_whatever_happens_every_viewer_sees_every_logged_event_once(steps):  # noqa: C901 - a branch a step
-    """Pauses, returns, losses and slices in any order: each sequence is complete and in order."""
+def test_one_who_joins_while_a_message_waits_misses_nothing(run):
+    """Over the budget a message waits: who joins meanwhile still gets each flush, but not it."""
 
-    async def story():  # noqa: C901
+    async def story():
+        store = Store(budget=5)
+        hub = store.hub()
+        ann = await join(hub)
+        hub.deliver("r1", "e1", [store.says("a") for _ in range(5)])
+        hub.deliver("r1", "e1", [store.says("a")])
+        await until(lambda: hub.picture("r1").n == 6)
+        bob = await join(hub, "bob")
+        assert bob.ok["snapshot"]["n"] == 6
+        hub.deliver("r1", "e1", [store.notice(), store.stock(5)])
+        await until(lambda: ann.seqs == bob.seqs == [1])
+        assert ann.stock == bob.stock == {"s1": 5}
+        assert ann.ns == [*range(1, 6)], "the sixth waits"
+        await until(lambda: ann.ns[-1] == 6)
+        hub.deliver("r1", "e1", [store.says("a")])
+        await until(lambda: ann.ns[-1] == 7)
+        assert bob.ns == [7]
+        await hub.close()
+
+    run(story())
+
+
+def test_one_who_is_ahead_of_this_node_misses_neither_chat_nor_state(run):
+    """Who comes with a position this node has not reached is told all the rest of a flush."""
+
+    async def story():
         store = Store()
-        hub = store.hub(linger_s=60)
-        tapes = [await join(hub, f"m{i}") for i in range(SLICE + 3)]
-        moving = tapes[-1]
-        watched = [(tapes[0], 0), (moving, 0)]
-        for step in steps:
-            if step == "notice":
-                hub.deliver("r1", "e1", [store.notice()])
-            elif step == "lose":
-                store.notice()
-            elif step == "says":
-                hub.deliver("r1", "e1", [store.says("a")])
-            elif step == "pause" and not moving.paused:
-                moving.pause()
-            elif step == "resume" and moving.paused:
-                moving.resume()
-            elif step == "leave":
-                moving.close(1000)
-                moving = await join(hub, "again")
-                watched[-1] = (moving, moving.ok["seq"])
-            elif step == "join":
-                late = await join(hub, "late")
-                watched.insert(1, (late, late.ok["seq"]))
-            else:
-                await asyncio.sleep(0)
-        if moving.paused:
+        hub = store.hub()
+        ann = await join(hub)
+        late = store.notice()
+        bob = await join(hub, "bob", since=store.position)
+        hub.deliver("r1", "e1", [store.says("a"), store.stock(5)])
+        await until(lambda: ann.ns == bob.ns == [1])
+        await until(lambda: ann.stock == bob.stock == {"s1": 5})
+        hub.deliver("r1", "e1", [late, store.notice()])
+        await until(lambda: ann.seqs == [1, 2])
+        await until(lambda: bob.seqs == [2])
+        await hub.close()
+
+    run(story())
+
+
+class Audience:
+    """Viewers of one room, some of whom come and go, and what each of them must see."""
+
+    def __init__(self, hub: Hub, store: Store) -> None:
+        self.hub = hub
+        self.store = store
+        self.starts: dict[Tape, int] = {}
+        self.steady: list[Tape] = []  # never slow
+        self.moving = Tape()
+
+    async def begin(self) -> None:
+        """Enough viewers for a flush of two slices, the moving one among the last written to."""
+        for number in range(SLICE):
+            await self.join(f"m{number}")
+        await self.move()
+        await self.join("last")
+
+    async def join(self, name: str = "late", since: Position | None = None) -> None:
+        """One who comes and stays."""
+        self.steady.append(await self._seated(name, since))
+
+    async def move(self) -> None:
+        """The moving one leaves, and comes again as another."""
+        self.starts.pop(self.moving, None)
+        self.moving.close(1000)
+        self.moving = await self._seated("moving")
+
+    async def _seated(self, name: str, since: Position | None = None) -> Tape:
+        tape = await join(self.hub, name, since=since)
+        told = [event["seq"] for event in tape.ok.get("events", ())]
+        self.starts[tape] = tape.ok["seq"]
+        assert since is None or [*range(since.seq + 1, tape.ok["seq"] + 1)] == told
+        return tape
+
+    async def step(self, step: str) -> None:
+        """Let one thing happen."""
+        store, moving = self.store, self.moving
+        if step == "lose":
+            store.notice()
+        elif step in {"notice", "says", "stock"}:
+            event = store.stock(len(self.starts)) if step == "stock" else getattr(store, step)(step)
+            self.hub.deliver("r1", "e1", [event])
+        elif step == "pause" and not moving.paused:
+            moving.pause()
+        elif step == "resume" and moving.paused:
             moving.resume()
-        await hub.check()
-        end = len(store.logged)
-        for tape, start in watched:
-            await until(lambda tape=tape, start=start: tape.seqs == [*range(start + 1, end + 1)])
+        elif step == "leave":
+            await self.move()
+        elif step == "join":
+            await self.join()
+        elif step == "return":
+            await self.join(since=store.position)
+        else:
+            await asyncio.sleep(0)
+
+    async def end(self) -> None:
+        """Whatever was lost is read from the log; then everybody has seen what they must."""
+        if self.moving.paused:
+            self.moving.resume()
+        await self.hub.check()
+        self.hub.deliver("r1", "e1", [self.store.stock(-1), self.store.notice()])
+        last = len(self.store.logged)
+        for tape, start in self.starts.items():
+            wanted = [*range(start + 1, last + 1)]
+            await until(lambda tape=tape, wanted=wanted: tape.seqs == wanted)
+            assert tape.stock == {"s1": -1}
             assert tape.ns == sorted(set(tape.ns))
+        await until(self._agree_on_chat)
+
+    def _agree_on_chat(self) -> bool:
+        shown = self.steady[0].ns  # who was there from the start
+        return all(
+            tape.ns == [n for n in shown if n > (tape.ok.get("snapshot") or tape.ok["now"])["n"]]
+            for tape in self.steady
+        )
+
+
+STEPS = ["notice", "says", "stock", "pause", "resume", "leave", "join", "return", "turn", "lose"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(budget=st.sampled_from([0, 1, 3]), steps=st.lists(st.sampled_from(STEPS), max_size=40))
+@example(budget=1, steps=["says", "turn", "turn", "says", "turn", "join", "notice"])
+@example(budget=0, steps=["lose", "return", "says", "stock", "turn"])
+def test_whatever_happens_every_viewer_sees_every_logged_event_once(budget, steps):
+    """Pauses, returns, losses, waiting chat and slices in any order: each sequence is complete.
+
+    Of chat, all who are never slow see the same; and the latest stock reaches everybody.
+    """
+
+    async def story():
+        store = Store(budget=budget)
+        hub = store.hub(linger_s=60)
+        audience = Audience(hub, store)
+        await audience.begin()
+        for step in steps:
+            await audience.step(step)
+        await audience.end()
         await hub.close()
 
     asyncio.run(story())

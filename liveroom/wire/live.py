@@ -3,8 +3,8 @@
 Rules: the picture, the ring's flushed end and every seat's position move together, when a
 flush starts; a seat's position is where its own last frame ended; nothing here awaits.
 
-A joiner stands at the flushed end. Where it knows more already (its position, or a message
-of its snapshot that still waits for the viewers), its first frame is its own.
+A joiner stands at the flushed end. While it knows more already (its position, or a message
+of its snapshot that still waits for the viewers), its frames are its own.
 """
 
 from __future__ import annotations
@@ -268,25 +268,21 @@ class LiveRoom:
     def stand(self, seat: Seat) -> None:
         """Take a seat away; nothing is written to it any more."""
         seat.live = None
-        seat.beat = AWAY
         self.seats.pop(seat, None)
-        self._fresh.pop(seat, None)
-        self._fast[seat.format, seat.crew].pop(seat, None)
+        self._exit(seat)
 
     def pause(self, seat: Seat) -> None:
-        """A seat is slow: it leaves the fast set where its last frame ended."""
+        """A seat is slow: flushes pass it over, and it stays where its last frame ended."""
         if seat.beat == AWAY:
-            self._fresh.pop(seat, None)
             return
         seat.seq = max(seat.seq, self.flushed if seat.beat == self._beat else self._before)
         seat.mark = self._mark_before
-        seat.beat = AWAY
-        self._fast[seat.format, seat.crew].pop(seat, None)
+        self._exit(seat)
         self._counts.paused += 1
 
     def resume(self, seat: Seat) -> None:
         """A seat has drained: send what it missed, frame by frame, and let it back in."""
-        if seat.beat != AWAY or seat in self._fresh:
+        if seat.beat != AWAY:
             return
         while seat.seq < self.flushed:
             if not self.ring.holds(seat.seq):
@@ -306,13 +302,18 @@ class LiveRoom:
             seat.send([one.to(seat.format) for one in newer])
 
     def _enter(self, seat: Seat, beat: int) -> None:
+        """Let a seat that has had `beat` have every later one: a frame of its own, or all's."""
+        seat.beat = beat
         oldest = None if seat.crew else self._chat.oldest_n
         if seat.seq > self.flushed or (oldest is not None and oldest <= seat.n):
-            seat.beat = AWAY
             self._fresh[seat] = None
-            return
-        seat.beat = beat
-        self._fast[seat.format, seat.crew][seat] = None
+        else:
+            self._fast[seat.format, seat.crew][seat] = None
+
+    def _exit(self, seat: Seat) -> None:
+        seat.beat = AWAY
+        self._fresh.pop(seat, None)
+        self._fast[seat.format, seat.crew].pop(seat, None)
 
     # --- what a joiner is told
 
