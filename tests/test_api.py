@@ -22,6 +22,7 @@ from house import (
 from starlette.routing import Route
 
 from liveroom.errors import Unavailable
+from liveroom.text import MESSAGE_MAX
 from liveroom.web.pages import POLICY
 from liveroom.web.rates import Rates
 
@@ -455,6 +456,30 @@ def test_stream_is_a_seat_without_a_websocket(run, house):
             assert [order["id"] for order in join["ok"]["now"]["orders"]] == ["o1"]
             h.app.state.close_streams()
             await back.task
+
+    run(story())
+
+
+def test_stream_tells_a_returner_however_much_it_lacks(run, house):
+    """An answer of any size is told: first what the log has since, then what goes on."""
+
+    async def story():
+        async with house() as h:
+            first = Reader(h, "/v1/rooms/r1/stream", ANN)
+            assert await first.start() == 200
+            (join,) = await first.messages()
+            for number in range(800):
+                await h.do(HOST, "notice.post", text=str(number).ljust(MESSAGE_MAX, "x"))
+            since = f"{join['ok']['epoch']}:{join['ok']['seq']}"
+            back = Reader(h, f"/v1/rooms/r1/stream?since={since}", ANN)
+            assert await back.start() == 200
+            (told,) = await back.messages()
+            assert (told["ok"]["mode"], len(told["ok"]["events"])) == ("resumed", 800)
+            await h.do(HOST, "notice.post", text="and on")
+            heard = [one for one in await back.messages() if "seq" in one]
+            assert [one["seq"] for one in heard] == [told["ok"]["seq"] + 1]
+            h.app.state.close_streams()
+            await asyncio.gather(first.task, back.task)
 
     run(story())
 

@@ -15,7 +15,7 @@ from liveroom.wire.codec import Format
 from liveroom.wire.fanout import CHUNK, ROUNDS, SLICE, SLICE_S, Flush, Job, Tick
 from liveroom.wire.hub import Hub
 from liveroom.wire.lanes import CHAT_FRAME_BYTES_MAX, CHAT_FRAME_MAX, ChatLane, StateLane
-from liveroom.wire.outbox import AWAY, Seat, StreamLink
+from liveroom.wire.outbox import AWAY, HIGH_WATER, Seat, StreamLink
 from liveroom.wire.ring import Encoded, Ring
 
 
@@ -567,11 +567,36 @@ def test_a_stream_that_is_not_read_is_closed(run):
     """A body that nobody takes holds a bounded number of bytes."""
 
     async def story():
-        link = StreamLink(bytes_max=1000)
-        link.write_frame(b"x" * 900)
-        link.write_frame(b"x" * 900)
+        link = StreamLink()
+        seat = Seat(link, Format.STREAM, member=Who("ann"), outbox_bytes_max=1000)
+        seat.send_frame(b"x" * 900)
+        seat.send_frame(b"x" * 900)
         assert (link.closed, link.buffered) == (True, 0)
         assert [frame async for frame in link] == []
+
+    run(story())
+
+
+def test_a_large_answer_is_no_licence_to_buffer(run):
+    """An answer of any size may wait; beside it the limit is what it was, and drained it is gone."""
+
+    async def story():
+        link = StreamLink()
+        seat = Seat(link, Format.STREAM, member=Who("ann"), outbox_bytes_max=HIGH_WATER + 1000)
+        seat.answer(b"x" * HIGH_WATER * 10)
+        seat.send_frame(b"x" * HIGH_WATER)
+        assert not link.closed
+        frames = aiter(link)
+        for _ in range(2):
+            await anext(frames)
+        waiting = asyncio.ensure_future(anext(frames))
+        await asyncio.sleep(0)
+        assert (link.paused, link.buffered) == (False, 0)
+        seat.send_frame(b"x" * HIGH_WATER)
+        assert not link.closed
+        seat.send_frame(b"x" * 1001)
+        assert link.closed
+        waiting.cancel()
 
     run(story())
 
@@ -582,7 +607,7 @@ def test_a_stream_pauses_and_resumes_like_a_socket(run):
     async def story():
         store = Store()
         hub = store.hub()
-        link = StreamLink(bytes_max=10**7)
+        link = StreamLink()
         await hub.join(
             "r1",
             Seat(link, Format.STREAM, member=Who("ann")),

@@ -9,6 +9,8 @@ from tape import Store, Tape, join, until
 
 from liveroom.errors import Unavailable
 from liveroom.events import Event, Position
+from liveroom.wire.joining import RESUME_BYTES_MAX
+from liveroom.wire.live import FRAME_BYTES_MAX
 
 
 def stock(left: int, v: int, sku: str = "s1") -> Event:
@@ -340,6 +342,48 @@ def test_a_slow_viewer_is_caught_up_from_the_ring(run):
         assert [e["data"]["v"] for e in slow.events if e["ev"] == "stock.changed"] == [2]
         hub.deliver("r1", "e1", [store.notice()])
         await until(lambda: slow.seqs == [*range(1, 123)])
+        await hub.close()
+
+    run(story())
+
+
+def test_a_catch_up_is_told_in_frames_of_bounded_size(run):
+    """However large the events are that a slow viewer lacks, a frame of them is not."""
+
+    async def story():
+        store = Store()
+        hub = store.hub()
+        slow = await join(hub)
+        slow.pause()
+        hub.deliver("r1", "e1", [store.notice("x" * 20_000) for _ in range(100)])
+        await until(lambda: hub.picture("r1").seq == 100)
+        told = len(slow.frames)
+        slow.resume()
+        assert slow.seqs == [*range(1, 101)]
+        assert max(len(frame) for frame in slow.frames[told:]) < FRAME_BYTES_MAX + 100
+        await hub.close()
+
+    run(story())
+
+
+def test_what_an_answer_has_no_room_for_follows_it(run):
+    """A returner is told the first of what it lacks, then the rest; beyond the ring, a snapshot."""
+
+    async def story():
+        store = Store()
+        for _ in range(300):
+            store.notice("x" * 10_000)
+        hub = store.hub(ring_bytes_max=2_500_000)
+        bob = await join(hub, "bob", since=Position("e1", 0))
+        told = [event["seq"] for event in bob.ok["events"]]
+        assert len(bob.frames[0]) < RESUME_BYTES_MAX + 1000
+        assert bob.ok["seq"] == told[-1] < 100
+        hub.deliver("r1", "e1", [store.notice()])
+        await until(lambda: told + bob.seqs == [*range(1, 302)])
+        small = store.hub(ring_bytes_max=1_000_000)
+        ann = await join(small, since=Position("e1", 0))
+        assert ann.ok["mode"] == "snapshot"
+        await small.close()
         await hub.close()
 
     run(story())

@@ -8,9 +8,12 @@ from contextlib import ExitStack
 from typing import Any
 
 import orjson
+import pytest
 from tape import Store, Who, nothing
 from test_protocol import CLOSE, PING, TEXT, Client, served, until
 
+from liveroom.events import Position
+from liveroom.text import MESSAGE_MAX
 from liveroom.wire.codec import Format
 from liveroom.wire.door import Limits
 from liveroom.wire.hub import Hub
@@ -33,16 +36,18 @@ class Room:
             self.hub = self.store.hub(**self.options)
             self.loop = asyncio.get_running_loop()
         seat = Seat(scope["extensions"]["liveroom.link"], Format.JSON, member=Who(str(id(scope))))
-        await self.hub.join("r1", seat, re=1, since=None, you={}, own=nothing)
+        had = dict(scope["headers"]).get(b"x-had")
+        since = None if had is None else Position("e1", int(had))
+        await self.hub.join("r1", seat, re=1, since=since, you={}, own=nothing)
         while (await receive())["type"] == "websocket.receive":
             pass
 
-    def notice(self, count: int, size: int) -> None:
+    def notice(self, count: int, size: int, letter: str = "x") -> None:
         """Publish so many logged events, one each turn of the loop."""
 
         def publish() -> None:
             assert self.hub is not None
-            self.hub.deliver("r1", "e1", [self.store.notice("x" * size)])
+            self.hub.deliver("r1", "e1", [self.store.notice(letter * size)])
 
         assert self.loop is not None
         for _ in range(count):
@@ -91,14 +96,44 @@ def test_a_viewer_whose_position_left_the_ring_is_told_to_return():
         ann = stack.enter_context(Client(here.port))
         assert slow.open() == ann.open() == 101
         until(lambda: room.watching() == 2)
-        room.notice(1000, 1000)
-        assert seqs(ann, 1000) == [*range(1, 1001)]
+        for end in range(40, 1001, 40):
+            room.notice(40, 1000)
+            assert seqs(ann, end) == [*range(end - 39, end + 1)]
         seen: list[int] = []
         while (got := slow.frame())[0] != CLOSE:
             seen += [one["seq"] for one in orjson.loads(got[1]) if "seq" in one]
         assert struct.unpack("!H", got[1][:2])[0] == 4002
         assert "after_ms" in orjson.loads(got[1][2:])
         assert seen == [*range(1, len(seen) + 1)]
+
+
+@pytest.mark.parametrize(("letter", "in_answer"), [("x", 800), ("裤", 500)])
+def test_one_who_lacks_much_is_not_taken_for_slow(letter, in_answer):
+    """A returner gets what it lacks however slowly it reads: most in the answer, the rest behind it.
+
+    The answer stays below the megabyte that WebSocket clients usually take.
+    """
+    room = Room()
+    with ExitStack() as stack:
+        here = stack.enter_context(served(app=room))
+        ann = stack.enter_context(Client(here.port))
+        assert ann.open() == 101
+        until(lambda: room.watching() == 1)
+        room.notice(800, MESSAGE_MAX, letter)
+        assert seqs(ann, 800) == [*range(1, 801)]
+
+        back = stack.enter_context(Client(here.port, receive_bytes=4096))
+        assert back.open("x-had: 0") == 101
+        opcode, payload = back.frame()
+        assert opcode == TEXT
+        (answer,) = orjson.loads(payload)
+        assert answer["ok"]["mode"] == "resumed"
+        told = [event["seq"] for event in answer["ok"]["events"]]
+        assert answer["ok"]["seq"] == told[-1] >= min(800, in_answer)
+        assert len(payload) < 1 << 20
+        assert told + (seqs(back, 800) if told[-1] < 800 else []) == [*range(1, 801)]
+        room.notice(1, 10)
+        assert seqs(back, 801) == seqs(ann, 801) == [801]
 
 
 def test_viewers_that_never_read_change_nothing_for_the_rest():

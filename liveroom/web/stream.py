@@ -101,7 +101,8 @@ async def _keep_open(link: StreamLink) -> None:
     """A comment now and then, so that proxies do not end a quiet stream."""
     while True:
         await asyncio.sleep(QUIET_S)
-        link.write_frame(b":\n\n")
+        if not link.paused:  # a paused one is not quiet, and would gather them without end
+            link.write_frame(b":\n\n")
 
 
 def _since(request: Request) -> Position | None:

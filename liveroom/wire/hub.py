@@ -129,7 +129,7 @@ class Hub:
             "mode": missed.mode,
         }
         ok = join_ok(head, live, mine, missed, seat.format)
-        seat.send([codec.reply_encoded(re, ok, seat.format)])
+        seat.answer(codec.reply_encoded(re, ok, seat.format))
         early, seat.early = seat.early or [], None
         for frame in early:
             seat.send_frame(frame)

@@ -12,14 +12,20 @@ from typing import Any, Final
 from liveroom.wire import codec
 from liveroom.wire.codec import Format
 from liveroom.wire.live import LiveRoom
-from liveroom.wire.ring import Encoded
+from liveroom.wire.ring import Encoded, fit
 
 RESUME_MAX: Final = 1000
 """A returner who lacks more logged events gets a snapshot."""
+RESUME_BYTES_MAX: Final = 768 * 1024
+"""What an answer holds of logged events: with the rest less than the megabyte clients take."""
 
 
 class Missed:
-    """What a returner lacks and the position after it; `events` None means a snapshot."""
+    """What a returner is told of what it lacks; `events` None means a snapshot.
+
+    `seq` is the position after `events`: the flushed end, or before it where they are too
+    large for one answer, and the ring holds the others.
+    """
 
     __slots__ = ("events", "seq")
 
@@ -34,7 +40,7 @@ class Missed:
 
     @classmethod
     def of(cls, read: list[Encoded], since: int, live: LiveRoom) -> Missed | None:
-        """Events read after `since`, completed from the ring up to the flushed end.
+        """Events read after `since`, completed from the ring, as far as an answer has room.
 
         None when the ring has moved past what was read.
         """
@@ -44,7 +50,11 @@ class Missed:
         newer = live.ring.after(seq, until=live.flushed) if seq < live.flushed else []
         if len(read) + len(newer) > RESUME_MAX:
             return SNAPSHOT
-        return cls([*read, *newer], max(seq, live.flushed))
+        events = [*read, *newer]
+        told = fit(events, RESUME_BYTES_MAX)
+        if told == len(events):
+            return cls(events, max(seq, live.flushed))
+        return cls(events[:told], since + told) if live.ring.holds(since + told) else SNAPSHOT
 
 
 SNAPSHOT: Final = Missed(None, 0)

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from liveroom.wire.codec import Format
-from liveroom.wire.ring import Encoded
+from liveroom.wire.ring import Encoded, fit
 
 CHAT_FRAME_MAX: Final = 256
 CHAT_FRAME_BYTES_MAX: Final = 64 * 1024
@@ -118,12 +117,8 @@ class ChatLane:
 
 def _cut(messages: list[Encoded]) -> tuple[list[Encoded], list[Encoded]]:
     """The first of these, as many as a frame has room for, and those that wait for the next."""
-    size = 0
-    for count, message in enumerate(messages[:CHAT_FRAME_MAX]):
-        size += len(message.to(Format.JSON))
-        if count and size > CHAT_FRAME_BYTES_MAX:
-            return messages[:count], messages[count:]
-    return messages[:CHAT_FRAME_MAX], messages[CHAT_FRAME_MAX:]
+    count = fit(messages[:CHAT_FRAME_MAX], CHAT_FRAME_BYTES_MAX)
+    return messages[:count], messages[count:]
 
 
 def _author(message: Encoded) -> str:

@@ -21,10 +21,12 @@ from liveroom.wire.codec import Fields, Format
 from liveroom.wire.fanout import Flush, Job, Tick
 from liveroom.wire.lanes import ChatLane, StateLane
 from liveroom.wire.outbox import AWAY, POSITION_LOST, Seat
-from liveroom.wire.ring import Encoded, Ring
+from liveroom.wire.ring import Encoded, Ring, fit
 
 SAMPLED_EVERY_S: Final = 1.0
 FRAME_BYTES_MAX: Final = 64 * 1024
+CATCH_UP_MAX: Final = 50
+"""How many logged events one frame of a catch-up holds at most."""
 
 
 class Picture(Protocol):
@@ -219,12 +221,7 @@ class LiveRoom:
 
     def _next_logged(self) -> list[Encoded]:
         """The logged events of this beat: a bounded frame, so that a viewer's buffer is too."""
-        size = count = 0
-        for encoded in self._waiting:
-            size += len(encoded.to(Format.JSON))
-            if count and size > FRAME_BYTES_MAX:
-                break
-            count += 1
+        count = fit(self._waiting, FRAME_BYTES_MAX)
         logged, self._waiting = self._waiting[:count], self._waiting[count:]
         return logged
 
@@ -255,15 +252,21 @@ class LiveRoom:
     # --- seats
 
     def sit(self, seat: Seat, seq: int) -> None:
-        """Give a joiner live events from position `seq`, which is at or past the flushed end."""
+        """Give a joiner live events from position `seq` on.
+
+        What follows it up to the flushed end is sent first, as the seat takes it.
+        """
         seat.live = self
         seat.seq = seq
         seat.n = self._n_flushed
+        seat.mark = self._mark
         self.seats[seat] = None
         if seat.link.paused:
-            seat.mark = self._mark
             return
-        self._enter(seat, self._beat)
+        if seq < self.flushed:
+            self.resume(seat)
+        else:
+            self._enter(seat, self._beat)
 
     def stand(self, seat: Seat) -> None:
         """Take a seat away; nothing is written to it any more."""
@@ -289,9 +292,10 @@ class LiveRoom:
                 self._counts.positions_lost += 1
                 seat.link.close(POSITION_LOST)
                 return
-            until = min(self.flushed, seat.seq + 50)
+            until = min(self.flushed, seat.seq + CATCH_UP_MAX)
             missed = self.ring.after(seat.seq, until=until)
-            seat.seq = until
+            del missed[fit(missed, FRAME_BYTES_MAX) :]
+            seat.seq += len(missed)
             seat.send([one.to(seat.format) for one in missed])
             if seat.closed or seat.link.paused:
                 return

@@ -104,6 +104,7 @@ class Seat:
     """
 
     __slots__ = (
+        "answer_bytes",
         "beat",
         "closed",
         "crew",
@@ -134,6 +135,7 @@ class Seat:
         self.member = member
         self.crew = crew
         self.outbox_bytes_max = outbox_bytes_max
+        self.answer_bytes = 0
         self.write = link.write
         self.closed = False
         self.live: LiveRoom | None = None
@@ -148,13 +150,21 @@ class Seat:
     def send_frame(self, frame: bytes) -> None:
         """Send a frame that is this viewer's alone: a reply, a direct event, a catch-up.
 
-        Closes the connection 4001 when more than `outbox_bytes_max` wait to be sent.
+        Closes the connection 4001 when more than `outbox_bytes_max` wait to be sent, not
+        counting the answer to its join until it has drained.
         """
         if self.closed:
             return
         self.link.write_frame(frame)
-        if self.link.buffered > self.outbox_bytes_max:
+        if self.link.buffered > self.outbox_bytes_max + self.answer_bytes:
             self.link.close(SLOW_CONSUMER)
+
+    def answer(self, reply: bytes) -> None:
+        """Send the answer to the join, whatever its size: a large room is not a slow viewer."""
+        if self.closed:
+            return
+        self.link.write_frame(codec.frame(codec.join([reply], self.format), self.format))
+        self.answer_bytes = self.link.buffered if self.link.paused else 0
 
     def send(self, parts: Sequence[bytes]) -> None:
         """Send encoded messages as one frame of this viewer's own."""
@@ -184,6 +194,7 @@ class Seat:
 
     def on_resume(self) -> None:
         """The link has drained: catch up from the ring."""
+        self.answer_bytes = 0
         if self.live is not None:
             self.live.resume(self)
 
@@ -198,16 +209,15 @@ class Seat:
 class StreamLink:
     """A link for an HTTP response that streams: frames wait here until the body takes them.
 
-    Iterating yields frames until the link is closed. At most `bytes_max` wait; what comes
-    beyond that closes the link, as a viewer that never reads would be.
+    Iterating yields frames until the link is closed. It has the water marks of a socket, so
+    that what waits here is bounded by its seat and by its room, as it is there.
     """
 
-    def __init__(self, *, bytes_max: int = OUTBOX_BYTES_MAX) -> None:
+    def __init__(self) -> None:
         self.owner: Owner | None = None
         self.closed = False
         self.paused = False
         self.buffered = 0
-        self._bytes_max = bytes_max
         self._frames: deque[bytes] = deque()
         self._ready = asyncio.Event()
 
@@ -223,9 +233,7 @@ class StreamLink:
         self._frames.append(frame)
         self.buffered += len(frame)
         self._ready.set()
-        if self.buffered > self._bytes_max:
-            self.close(SLOW_CONSUMER)
-        elif self.buffered > HIGH_WATER and not self.paused:
+        if self.buffered > HIGH_WATER and not self.paused:
             self.paused = True
             if self.owner is not None:
                 self.owner.on_pause()

@@ -6,6 +6,7 @@ Rule: what it holds is contiguous in `seq`; what does not follow is refused.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
 
 from liveroom.errors import ensure
@@ -33,6 +34,16 @@ class Encoded:
         if self._json is None:
             self._json = codec.encode(self.event.on_wire(), fmt)
         return self._json
+
+
+def fit(events: Sequence[Encoded], bytes_max: int) -> int:
+    """How many of these, from the first on, have room in so many bytes of JSON; at least one."""
+    size = 0
+    for count, event in enumerate(events):
+        size += len(event.to(Format.JSON))
+        if count and size > bytes_max:
+            return count
+    return len(events)
 
 
 class Ring:
