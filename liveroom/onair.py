@@ -2,12 +2,11 @@
 
 A picture begins when the hub first needs the room and ends when the last viewer has left.
 Stock comes in for SKUs and goes out to the rooms whose shelf shows them; taps and viewers
-are counted here and cross Redis once a beat, whatever the crowd does.
+are counted here and cross Redis at most once a beat, whatever the crowd does.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -15,18 +14,17 @@ import structlog
 
 from liveroom import shapes
 from liveroom.clock import Clock
-from liveroom.errors import Invalid, LiveroomError, Unavailable
+from liveroom.counting import Taps, Viewers
+from liveroom.errors import LiveroomError, Unavailable
 from liveroom.events import Event
 from liveroom.picture import Picture
 from liveroom.rooms import Rooms
 from liveroom.shelves import Facts
-from liveroom.store.backplane import Backplane, Item
+from liveroom.store.backplane import Backplane
 
 BEAT_S: Final = 1.0
 """How often `beat` should be called: taps, viewers and stock are at most this old."""
 COMPARE_BEATS: Final = 5
-KINDS_MAX: Final = 32
-"""How many kinds of reaction one room knows."""
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +64,6 @@ class OnAir:
         self._rooms = rooms
         self._backplane = backplane
         self._clock = clock
-        self._node = node
         self._left = left
         self._drops = drops
         self._audience: Audience | None = None
@@ -74,7 +71,8 @@ class OnAir:
         self._newer: dict[str, Facts] = {}
         self._showing: dict[str, set[str]] = {}  # the rooms that show a pool
         self._pools: dict[str, dict[str, str]] = {}  # how events name it
-        self._taps: dict[str, dict[str, int]] = {}
+        self._taps = Taps(backplane, clock, self._kinds)
+        self._viewers = Viewers(backplane, node)
         self._beats = 0
 
     def attach(self, audience: Audience) -> None:
@@ -222,6 +220,7 @@ class OnAir:
         Raises:
             Unavailable: `store_down`; what is told from then on is told as ever.
         """
+        self._viewers.tell_all_again()
         await self._read_stock()
         for room in list(self._pictures):
             state = await self._backplane.room_state(room)
@@ -237,14 +236,9 @@ class OnAir:
 
         A room knows 32 kinds: one more is `bad_argument`.
         """
-        taps = self._taps.setdefault(room, {})
-        if kind not in taps:
-            known = await self._kinds(room)
-            if len({*known, *taps, kind}) > KINDS_MAX:
-                raise Invalid("bad_argument", "This room knows enough kinds of reaction.")
-        taps[kind] = taps.get(kind, 0) + count
+        await self._taps.add(room, kind, count)
 
-    async def _kinds(self, room: str) -> dict[str, int]:
+    async def _kinds(self, room: str) -> Iterable[str]:
         picture = self._pictures.get(room)
         if picture is not None:
             return picture.reactions
@@ -256,7 +250,7 @@ class OnAir:
         Each part's failure is logged and its own: a beat never stops the next.
         """
         self._beats += 1
-        await self._each("taps", self._tell_taps())
+        await self._each("taps", self._taps.tell())
         await self._each("viewers", self._tell_viewers())
         await self._each("stock", self._read_stock())
         if self._beats % COMPARE_BEATS == 0:
@@ -267,8 +261,8 @@ class OnAir:
 
         What cannot be told is logged; the viewers told before lapse by themselves.
         """
-        await self._each("taps", self._tell_taps())
-        await self._each("viewers", self._tell_nobody())
+        await self._each("taps", self._taps.tell())
+        await self._each("viewers", self._viewers.tell(dict.fromkeys(self._pictures, 0)))
 
     async def _each(self, part: str, work: Awaitable[None]) -> None:
         try:
@@ -276,27 +270,10 @@ class OnAir:
         except LiveroomError as fault:
             log.warning("beat_failed", part=part, code=fault.code)
 
-    async def _tell_taps(self) -> None:
-        taps, self._taps = self._taps, {}
-        at = self._clock.now_ms()
-        items = [
-            (room, Item(event=Event("reactions.counted", {}, at), react=counts))
-            for room, counts in taps.items()
-        ]
-        await asyncio.gather(*(self._backplane.publish(room, item) for room, item in items))
-
     async def _tell_viewers(self) -> None:
         if self._audience is not None:
-            await self._count({room: self._audience.viewers(room) for room in self._pictures})
-
-    async def _tell_nobody(self) -> None:
-        await self._count(dict.fromkeys(self._pictures, 0))
-
-    async def _count(self, watching: Mapping[str, int]) -> None:
-        """Tell how many watch each room here; all rooms cross Redis together."""
-        await asyncio.gather(
-            *(self._backplane.count_viewers(room, self._node, n) for room, n in watching.items())
-        )
+            audience = self._audience
+            await self._viewers.tell({room: audience.viewers(room) for room in self._pictures})
 
     async def _read_stock(self) -> None:
         for event in await self._stock_events(self._pools):

@@ -41,7 +41,7 @@ PARTS = {
     **dict.fromkeys(
         ("expiring", "placing", "recent", "refunding", "settling", "sweeper", "telling"), "orders"
     ),
-    **dict.fromkeys(("onair", "picture", "shelves"), "rooms"),
+    **dict.fromkeys(("counting", "onair", "picture", "shelves"), "rooms"),
     **dict.fromkeys(("carving", "drawing"), "promotions"),
     **dict.fromkeys(("stocktaking", "taking"), "inventory"),
     "invariants": "audit",

@@ -16,6 +16,7 @@ from liveroom.events import Event, Position
 from liveroom.store.scripts import pack, unpack, unpack_raw
 
 VIEWERS_TTL_S: Final = 10
+ONCE_S: Final = 24 * 3600
 
 
 class Item(msgspec.Struct):
@@ -27,7 +28,8 @@ class Item(msgspec.Struct):
     pinned (`not_found`), for any other the store adds that event where it was. `set` keeps
     versioned fields, `{name: (v, value)}`: the higher v stays, and where the event's data has
     that name it tells the newest. `remove` is a message's id (`not_found` if gone). `once` is
-    an operation's id: within 24 h the same one is published once, and gets the first answer.
+    an operation's id: within `once_s` the same one is published once, and gets the first
+    answer.
     """
 
     event: Event
@@ -38,6 +40,7 @@ class Item(msgspec.Struct):
     react: dict[str, int] | None = None
     watch: tuple[str, int] | None = None  # node, viewers on it
     once: str | None = None
+    once_s: int = ONCE_S
 
 
 class Batch(msgspec.Struct):
@@ -86,7 +89,7 @@ def as_told(item: Item, once: list[str]) -> dict[str, Any]:
         told["remove"] = item.remove
     if item.once is not None:
         once.append(item.once)
-        told["once"] = len(once)
+        told["once"], told["once_s"] = len(once), item.once_s
     return told
 
 

@@ -3,7 +3,7 @@
 -- Guarantees: logged events take the room's next seq and messages its next n, without gap;
 --   they are stored and leave in this one step. An item that is refused changes nothing and
 --   stops no other. A versioned field only grows, and an event tells its newest value. An
---   item with a `once` key is published once; later it gets the first answer again.
+--   item with a `once` key is published once; for `once_s` it gets the first answer again.
 -- Keys: run, log, events, messages, reactions, viewers, channel, then one for each `once`
 -- Arguments: room, fresh epoch, time in ms, items (msgpack; see backplane.py)
 -- Returns: msgpack [word or [epoch, [event]] for each item]
@@ -11,7 +11,7 @@
 local run_key, log_key, events_key, messages_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local reactions_key, viewers_key, channel, once_keys = KEYS[5], KEYS[6], KEYS[7], 7
 local room, fresh, at, items = ARGV[1], ARGV[2], tonumber(ARGV[3]), cmsgpack.unpack(ARGV[4])
-local EVENTS_MIN, MESSAGES_MIN, PINNED_MAX, KEPT_S, ONCE_S = 1000, 200, 3, 30 * 86400, 86400
+local EVENTS_MIN, MESSAGES_MIN, PINNED_MAX, KEPT_S = 1000, 200, 3, 30 * 86400
 -- part: room_log
 -- part: room_state
 -- part: room_pins
@@ -66,7 +66,7 @@ for i, item in ipairs(items) do
   if not answers[i] then
     -- From here on it must succeed.
     answers[i] = carry_out(item)
-    if once_key then redis.call('SET', once_key, cmsgpack.pack(answers[i]), 'EX', ONCE_S) end
+    if once_key then redis.call('SET', once_key, cmsgpack.pack(answers[i]), 'EX', item.once_s) end
   end
 end
 redis.call('HSET', log_key, 'seq', log.seq, 'n', log.n, 'pinned', log.pinned)
