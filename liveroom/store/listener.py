@@ -85,6 +85,7 @@ class Listener:
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._homes: dict[str, str] = {}
         self._lines: dict[str, _Line] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._cut: set[str] = set()  # channels that were heard, and are not now
         self._resets_due: set[str] = set()  # homes some of whose cut channels are heard again
         self._unsettled = asyncio.Event()
@@ -141,9 +142,9 @@ class Listener:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
-        for line in self._lines.values():
-            await line.close()
-        self._lines.clear()
+        for home in list(self._lines):
+            self._give_up(home)
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     # ── homes ─────────────────────────────────────────────────────────────────────────────
 
@@ -152,11 +153,11 @@ class Listener:
         home, before = self._ways.home(channel), self._homes.get(channel)
         if home is None:
             return
+        self._homes[channel] = home
         if before is not None and before != home:
             self._cut_off(channel)
             if (left := self._lines.get(before)) is not None:
                 await left.say("SUNSUBSCRIBE", channel)
-        self._homes[channel] = home
         line = self._lines.get(home)
         if line is None:
             self._lines[home] = _Line(home, self)
@@ -185,7 +186,13 @@ class Listener:
             if channel in self._wanted and (moved or channel not in self._confirmed):
                 await self._ask(channel)
         for home in set(self._lines) - set(self._homes.values()):
-            await self._lines.pop(home).close()
+            self._give_up(home)
+
+    def _give_up(self, home: str) -> None:
+        """End the line there. Nothing waits here: a channel that comes now gets a new line."""
+        ending = self._lines.pop(home).end()
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     async def _refresh(self) -> None:
         try:
@@ -219,10 +226,11 @@ class Listener:
         """A server says that a channel's home is elsewhere."""
         self._unsettled.set()
 
-    def take(self, home: str, reply: Any) -> None:
-        """Take what a server says."""
-        if not isinstance(reply, list):
-            return  # the answer to PING
+    def take(self, line: _Line, reply: Any) -> None:
+        """Take what a server says on a line; one that was given up says nothing any more."""
+        home = line.home
+        if not isinstance(reply, list) or self._lines.get(home) is not line:
+            return  # the answer to PING, or a late word
         kind, channel = reply[0], reply[1].decode()
         if kind == b"smessage":
             try:
@@ -256,10 +264,10 @@ class Listener:
 
 
 class _Line:
-    """One connection to one server, made anew until `close`."""
+    """One connection to one server, made anew until `end`."""
 
     def __init__(self, home: str, listener: Listener) -> None:
-        self._home = home
+        self.home = home
         self._listener = listener
         self._connection: Any = None
         self._task = asyncio.create_task(self._keep(), name=f"backplane-line {home}")
@@ -275,34 +283,33 @@ class _Line:
             # The reading task meets the same end and connects anew with what is wanted.
             log.info("listener could not send", error=str(error))
 
-    async def close(self) -> None:
-        """End the connection and its task."""
+    def end(self) -> asyncio.Task[None]:
+        """Hear no more; the task is done once the connection has ended."""
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        return self._task
 
     async def _keep(self) -> None:
         shortest, longest = RECONNECT_DELAY_S
         delay = shortest
         while True:
-            connection = self._listener.connection(self._home)
+            connection = self._listener.connection(self.home)
             try:
                 await connection.connect()
                 delay = shortest
                 await self._listen(connection)
             except (redis.exceptions.RedisError, OSError) as error:
-                log.warning("listener lost its connection", server=self._home, error=str(error))
+                log.warning("listener lost its connection", server=self.home, error=str(error))
             finally:
                 self._connection = None
                 await connection.disconnect(nowait=True)
-            self._listener.lost(self._home)
+            self._listener.lost(self.home)
             counters.backplane_reconnects += 1
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, longest)
 
     async def _listen(self, connection: Any) -> None:
         self._connection = connection
-        for channel in self._listener.channels_of(self._home):
+        for channel in self._listener.channels_of(self.home):
             # One command for each: in a cluster one command may not span slots.
             await connection.send_command("SSUBSCRIBE", channel, check_health=False)
         asked = False
@@ -321,4 +328,4 @@ class _Line:
                 self._listener.moved()
                 continue
             asked = False
-            self._listener.take(self._home, reply)
+            self._listener.take(self, reply)

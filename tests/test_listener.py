@@ -1,0 +1,124 @@
+"""Listening to several servers: whatever comes and goes among them, no wanted channel is deaf."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+from tape import until
+
+from liveroom.store import scripts
+from liveroom.store.listener import Listener
+
+
+class Homes:
+    """Channels live where the test says; every home is the one Valkey, on a line of its own.
+
+    Lines hang up only while `may_end` is set; `ending` counts those that want to.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self._pool = client.connection_pool
+        self.of: dict[str, str] = {}
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+        self.ending = 0
+
+    def home(self, channel: str) -> str | None:
+        return self.of.get(channel)
+
+    def connection(self, _home: str) -> Any:
+        made = self._pool.make_connection()
+        hang_up = made.disconnect
+
+        async def disconnect(*args: Any, **options: Any) -> None:
+            self.ending += 1
+            await self.may_end.wait()
+            await hang_up(*args, **options)
+
+        made.disconnect = disconnect
+        return made
+
+    async def refresh(self) -> None:
+        """Nothing: the test says it."""
+
+
+class Ear:
+    """A listener, and what it heard."""
+
+    def __init__(self, url: str) -> None:
+        self.client = scripts.connect(url)
+        self.listening = scripts.connect_subscriber(url)
+        self.homes = Homes(self.listening)
+        self.heard: list[tuple[str, bytes]] = []
+        self.resets = 0
+        self.listener = Listener(self.homes, heed=self._heed, on_reset=self._reset)
+
+    def _heed(self, channel: str, payload: bytes) -> None:
+        self.heard.append((channel, payload))
+
+    def _reset(self) -> None:
+        self.resets += 1
+
+    async def say(self, channel: str, text: str) -> None:
+        await self.client.execute_command("SPUBLISH", channel, text)
+
+
+@asynccontextmanager
+async def listening(url: str, **homes: str) -> AsyncIterator[Ear]:
+    """A listener to these channels."""
+    ear = Ear(url)
+    ear.homes.of = homes
+    await ear.listener.start(list(homes))
+    try:
+        yield ear
+    finally:
+        ear.homes.may_end.set()
+        await ear.listener.close()
+        await ear.client.aclose()
+        await ear.listening.aclose()
+
+
+def test_a_channel_that_comes_while_its_server_is_given_up_is_heard(redis_url, run):
+    """Of two lines that are not needed any more, each is needed again before it has hung up."""
+
+    async def story() -> None:
+        async with listening(redis_url, one="a", two="b") as ear:
+            ear.homes.may_end.clear()
+            for channel in ("one", "two"):
+                await ear.listener.remove(channel)
+            ear.listener.moved()
+            await until(lambda: ear.homes.ending)
+            for channel in ("one", "two"):
+                await ear.listener.add(channel)
+            ear.homes.may_end.set()
+            await until(lambda: ear.homes.ending == 2)
+            for channel in ("one", "two"):
+                await ear.say(channel, "hello")
+            await until(lambda: sorted(ear.heard) == [("one", b"hello"), ("two", b"hello")])
+
+    run(story())
+
+
+def test_a_line_that_was_given_up_says_nothing_more(redis_url, run):
+    """Its late answers confirm nothing, and what it still hears is not heard twice."""
+
+    async def story() -> None:
+        async with listening(redis_url, one="a") as ear:
+            old = ear.listener._lines["a"]
+            ear.homes.may_end.clear()
+            await ear.listener.remove("one")
+            ear.listener.moved()
+            await until(lambda: ear.homes.ending)
+            await ear.listener.add("one")
+            ear.listener.take(old, [b"smessage", b"one", b"again"])
+            ear.listener.take(old, [b"sunsubscribe", b"one", 0])
+            await ear.say("one", "hello")
+            await until(lambda: ear.heard)
+            assert ear.heard == [("one", b"hello")]
+            assert ear.resets == 0, "it was never cut off"
+
+    run(story())
