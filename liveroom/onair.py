@@ -288,4 +288,4 @@ class OnAir:
         for room, v in versions.items():
             picture = self._pictures.get(room)
             if picture is not None and picture.v < v:
-                await self._rooms.reconcile(room)
+                await self._each("compare", self._rooms.reconcile(room))

@@ -260,14 +260,29 @@ class Rooms:
     # ── what is shown and said ────────────────────────────────────────────────────────────
 
     async def pin(self, room: str, product: str) -> shapes.Product:
-        """Show a product of the shelf to everybody; the oldest of three leaves for a fourth."""
+        """Show a product of the shelf to everybody; the oldest of three leaves for a fourth.
+
+        A shelf or a price may change, and be told, before the pin is: it is read again after
+        telling, so the last word is the product as it is now, or that it is not shown.
+        """
+        shown, told = await self._on_shelf(room, product), None
+        while shown != told:
+            event = Event("product.pinned", {"product": shown.builtin()}, self._clock.now_ms())
+            await self._backplane.publish(room, Item(event=event, pin=product))
+            told = shown
+            try:
+                shown = await self._on_shelf(room, product)
+            except Invalid:
+                await self._take_down(room, product)
+                raise
+        await self.note_pins(room)
+        return shown
+
+    async def _on_shelf(self, room: str, product: str) -> shapes.Product:
         known = await self.facts(room)
         shown = next((p for p in known.shelf if p.id == product), None)
         if shown is None:
             raise Invalid("not_found", "It is not on this shelf.", data={"product": product})
-        event = Event("product.pinned", {"product": shown.builtin()}, self._clock.now_ms())
-        await self._backplane.publish(room, Item(event=event, pin=product))
-        await self.note_pins(room)
         return shown
 
     async def unpin(self, room: str, product: str) -> None:
@@ -279,7 +294,15 @@ class Rooms:
     async def unpin_all(self, room: str) -> None:
         """Take all pins down."""
         for product in (await self._backplane.room_state(room)).pinned:
+            await self._take_down(room, product)
+
+    async def _take_down(self, room: str, product: str) -> None:
+        """Take a pin down, unless somebody else has done so meanwhile."""
+        try:
             await self.unpin(room, product)
+        except Invalid as gone:
+            if gone.code != "not_found":
+                raise
 
     async def note_pins(self, room: str) -> None:
         """Write the pins to SQL as the log has them now, for the day the log is lost."""
@@ -318,9 +341,12 @@ class Rooms:
 
     async def reconcile(self, room: str) -> None:
         """Tell the room and its shelf as SQL has them, after a crash between commit and word."""
+        pinned = (await self._backplane.room_state(room)).pinned  # before what may be pinned
         known = await self.facts(room)
         await self._told("room.changed", known.room)
         await self._shelved(known)
+        for product in set(pinned) - {product.id for product in known.shelf}:
+            await self._take_down(room, product)
 
     async def _publish(self, room: str, event: str, data: dict[str, Any]) -> list[Event]:
         item = Item(event=Event(event, data, self._clock.now_ms()))

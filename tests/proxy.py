@@ -24,6 +24,8 @@ class Proxy:
         self.delay_s = 0.0
         self.lost = 0
         """How many replies have been lost or torn so far."""
+        self.held = 0
+        """How many requests came while nothing was let through."""
         self._lose: bytes | None = None
         self._times = 0
         self._torn = False
@@ -89,6 +91,7 @@ class Proxy:
 
     async def flowing(self) -> None:
         """Wait until requests may pass."""
+        self.held += not self._flowing.is_set()
         await self._flowing.wait()
 
     async def _listen(self) -> None:
