@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 from tape import Store, Tape, join, until
 
 from liveroom.errors import Unavailable
 from liveroom.events import Event, Position
+from liveroom.wire.fanout import CHUNK
 from liveroom.wire.joining import RESUME_BYTES_MAX
 from liveroom.wire.live import FRAME_BYTES_MAX
 
@@ -280,6 +282,31 @@ def test_another_epoch_closes_every_viewer_of_the_room(run):
         assert "after_ms" in ann.closed[1]
         again = await join(hub, since=Position("e1", 1))
         assert (again.ok["mode"], again.ok["epoch"], again.ok["seq"]) == ("snapshot", "e2", 1)
+        await hub.close()
+
+    run(story())
+
+
+def test_a_large_room_whose_log_is_lost_holds_up_nobody(run):
+    """Its viewers are closed a few at a time; other rooms have their turns in between."""
+
+    async def story():
+        store = Store()
+        hub = store.hub()
+        large = [await join(hub, f"m{i}", room="large") for i in range(CHUNK * 10)]
+        ann = await join(hub, room="small")
+        store.epoch, store.logged = "e2", []
+        hub.deliver("large", "e2", [store.notice()])
+        closed = [0]
+        while closed[-1] < len(large):
+            await asyncio.sleep(0)
+            closed.append(sum(tape.closed is not None for tape in large))
+            if 0 < closed[-1] < len(large) and not ann.ns:
+                hub.deliver("small", "e1", [store.says("bob")])
+                assert ann.ns == [1]
+        assert max(after - before for before, after in pairwise(closed)) == CHUNK
+        assert {tape.closed[0] for tape in large} == {4002}
+        assert ann.closed is None
         await hub.close()
 
     run(story())

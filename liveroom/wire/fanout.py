@@ -1,4 +1,4 @@
-"""Fan-out: when a room's next flush may start, and how one frame reaches every seat.
+"""Fan-out: when a room's next flush may start, how one frame reaches every seat, or a close.
 
 Rules: flush at once when idle, gather while busy; a flush is cut into slices, between which
 the loop does what waits; each write asks again whether the seat is still there. For each
@@ -8,17 +8,19 @@ viewer and flush, one comparison, one store and one write: nothing else.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final, NamedTuple
 
+from liveroom.wire import codec
 from liveroom.wire.outbox import Seat
 
 SLICE: Final = 250
 SLICE_S: Final = 0.002
 """A slice ends after so many writes or so long, whichever comes first."""
 CHUNK: Final = 50
-"""How many writes pass between two looks at the clock."""
+"""How many writes, or closes, pass between two looks at the clock."""
 ROUNDS: Final = 12
 """How often the loop comes round between two slices, unless that takes longer than a slice."""
 GATHER_COST_FACTOR: Final = 8.0
@@ -134,3 +136,16 @@ class Flush:
             self.start()
         else:
             self._loop.call_soon(self._come_round)
+
+
+async def close_all(seats: Sequence[Seat], code: int) -> None:
+    """Close seats, each with a time of its own to return at; the more they are the later.
+
+    It costs as much as a flush, so others get as long after each chunk as it took.
+    """
+    for first in range(0, len(seats), CHUNK):
+        began_s = monotonic()
+        for seat in seats[first : first + CHUNK]:
+            after_ms = random.randrange(100 + len(seats))
+            seat.link.close(code, codec.close_reason(after_ms))
+        await asyncio.sleep(monotonic() - began_s)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
@@ -21,7 +20,7 @@ from liveroom.errors import LiveroomError, Unavailable
 from liveroom.events import Delivery, Event, Position
 from liveroom.wire import codec
 from liveroom.wire.codec import Format
-from liveroom.wire.fanout import TICK_MAX_S
+from liveroom.wire.fanout import TICK_MAX_S, close_all
 from liveroom.wire.joining import RESUME_MAX, SNAPSHOT, Missed, join_ok
 from liveroom.wire.live import Counts, LiveRoom, Picture
 from liveroom.wire.outbox import POSITION_LOST, REPLACED, Seat
@@ -367,10 +366,7 @@ class Hub:
         self.counts.resets += 1
         log.warning("the log of room %s is another one; its viewers return", live.room)
         self._drop(live)
-        seats = list(live.seats)
-        for seat in seats:
-            after_ms = random.randrange(100 + len(seats))
-            seat.link.close(POSITION_LOST, codec.close_reason(after_ms))
+        self._spawn(close_all(list(live.seats), POSITION_LOST))
 
     # --- tasks
 
