@@ -9,15 +9,16 @@ import orjson
 
 from liveroom.clock import ManualClock
 from liveroom.events import Event, Position
-from liveroom.wire.codec import Format
+from liveroom.wire.codec import Format, decode
 from liveroom.wire.hub import Hub
 from liveroom.wire.outbox import Owner, Seat
 
 
 class Tape:
-    """A connection whose peer reads when told to; frames are JSON in server-sent events."""
+    """A connection whose peer reads when told to, in its own format."""
 
-    def __init__(self) -> None:
+    def __init__(self, fmt: Format = Format.STREAM) -> None:
+        self.format = fmt
         self.owner: Owner | None = None
         self.paused = False
         self.buffered = 0
@@ -51,7 +52,7 @@ class Tape:
     @property
     def messages(self) -> list[dict[str, Any]]:
         """Every message of every frame, in order."""
-        return [one for frame in self.frames for one in orjson.loads(frame[6:-2])]
+        return [one for frame in self.frames for one in read(frame, self.format)]
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -67,6 +68,10 @@ class Tape:
         return [one["n"] for one in self.events if "n" in one]
 
     @property
+    def names(self) -> set[str]:
+        return {one["ev"] for one in self.events}
+
+    @property
     def stock(self) -> dict[str, int]:
         """How many are left of each SKU, by the last event."""
         told = [one["data"] for one in self.events if one["ev"] == "stock.changed"]
@@ -76,6 +81,18 @@ class Tape:
     def ok(self) -> dict[str, Any]:
         """The answer to the first command."""
         return next(one["ok"] for one in self.messages if "re" in one)
+
+
+def read(frame: bytes, fmt: Format) -> list[dict[str, Any]]:
+    """The messages in a frame, which must be whole and of this format."""
+    if fmt is Format.STREAM:
+        assert (frame[:6], frame[-2:]) == (b"data: ", b"\n\n")
+        return orjson.loads(frame[6:-2])
+    assert frame[0] == {Format.JSON: 0x81, Format.MSGPACK: 0x82}[fmt]
+    wide = {126: 2, 127: 8}.get(frame[1], 0)
+    payload = frame[2 + wide :]
+    assert len(payload) == (int.from_bytes(frame[2 : 2 + wide]) if wide else frame[1])
+    return decode(payload, fmt)
 
 
 class Who:
@@ -196,7 +213,7 @@ async def join(
     room: str = "r1",
 ) -> Tape:
     tape = tape or Tape()
-    seat = Seat(tape, Format.STREAM, member=Who(name), crew=crew)
+    seat = Seat(tape, tape.format, member=Who(name), crew=crew)
     await hub.join(room, seat, re=1, since=since, you={"id": name}, own=own)
     return tape
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import cycle
 
 import pytest
 from hypothesis import example, given, settings
@@ -373,6 +374,42 @@ def test_viewers_and_crew_share_frames_of_their_own(run):
     run(story())
 
 
+def test_every_format_and_audience_is_told_the_same_in_one_flush(run):
+    """JSON, msgpack and event streams, viewers and crew: one frame for each, the same for its seats."""
+
+    async def story():
+        store = Store(budget=1)
+        hub = store.hub()
+        seated = {
+            (fmt, crew): [await join(hub, f"{fmt}{i}", tape=Tape(fmt), crew=crew) for i in range(2)]
+            for crew in (False, True)
+            for fmt in Format
+        }
+        slow = [tapes[0] for tapes in seated.values()]
+        hub.deliver("r1", "e1", [store.notice("夜"), store.stock(5), *map(store.says, "abc")])
+        for (_, crew), (one, other) in seated.items():
+            assert one.frames[-1] is other.frames[-1]
+            assert (one.seqs, one.stock) == ([1], {"s1": 5})
+            assert one.ns == ([1, 2, 3] if crew else [1])
+            assert one.events == seated[Format.JSON, crew][0].events
+        for tape in slow:
+            tape.pause()
+        hub.deliver("r1", "e1", [store.notice("later"), store.stock(4)])
+        await until(lambda: hub.picture("r1").seq == 2)
+        for tape in slow:
+            tape.resume()
+        for one, other in seated.values():
+            assert (one.seqs, one.stock) == (other.seqs, other.stock) == ([1, 2], {"s1": 4})
+        hub.direct(Event("order.placed", {"order": {}}, 1, to=f"{Format.MSGPACK}1"))
+        heard = [
+            tape for tapes in seated.values() for tape in tapes if "order.placed" in tape.names
+        ]
+        assert {tape.format for tape in heard} == {Format.MSGPACK}
+        await hub.close()
+
+    run(story())
+
+
 def test_busy_rooms_gather_many_events_in_a_frame(run):
     """What arrives while a flush runs leaves in the next one, together."""
 
@@ -466,6 +503,7 @@ class Audience:
         self.starts: dict[Tape, int] = {}
         self.steady: list[Tape] = []  # never slow
         self.moving = Tape()
+        self._formats = cycle(Format)
 
     async def begin(self) -> None:
         """Enough viewers for a flush of two slices, the moving one among the last written to."""
@@ -485,7 +523,7 @@ class Audience:
         self.moving = await self._seated("moving")
 
     async def _seated(self, name: str, since: Position | None = None) -> Tape:
-        tape = await join(self.hub, name, since=since)
+        tape = await join(self.hub, name, since=since, tape=Tape(next(self._formats)))
         told = [event["seq"] for event in tape.ok.get("events", ())]
         self.starts[tape] = tape.ok["seq"]
         assert since is None or [*range(since.seq + 1, tape.ok["seq"] + 1)] == told
