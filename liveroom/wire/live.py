@@ -92,6 +92,7 @@ class LiveRoom:
         tick_max_s: float,
         ring_max: int,
         ring_bytes_max: int,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.room = room
         self.picture = picture
@@ -115,6 +116,7 @@ class LiveRoom:
         self._loop = loop
         self._counts = counts
         self._now_ms = now_ms
+        self._clock = clock
         self._flush: Flush | None = None
         self._began_s = 0.0
         self._wake: asyncio.TimerHandle | None = None
@@ -166,7 +168,7 @@ class LiveRoom:
         """Flush now if the tick allows it, else at the time it will."""
         if self._flush is not None or self.closed:
             return
-        now_s = monotonic()
+        now_s = self._clock()
         due_s = self._due_s(now_s)
         if self._wake is not None:
             if due_s is not None and self._wake_s <= due_s:
@@ -216,7 +218,7 @@ class LiveRoom:
         self._beat += 1
         jobs = self._jobs((viewers + logged, crew + logged), state)
         self._began_s = now_s
-        self._flush = Flush(self._loop, jobs, self._beat, self._flushed)
+        self._flush = Flush(self._loop, jobs, self._beat, self._flushed, clock=self._clock)
         self._flush.start()
 
     def _next_logged(self) -> list[Encoded]:
@@ -246,7 +248,7 @@ class LiveRoom:
             self._counts.flushes += 1
             self._counts.frames_written += self._flush.writes
         self._flush = None
-        self._tick.flushed(self._began_s, monotonic())
+        self._tick.flushed(self._began_s, self._clock())
         self.beat()
 
     # --- seats

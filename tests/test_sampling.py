@@ -1,0 +1,124 @@
+"""What viewers are told of the chat they are not shown, on a clock that only moves when all is done."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from itertools import pairwise
+from typing import Any, Final
+
+from tape import Store, Tape, Who
+
+from liveroom.wire.lanes import STATE_WAIT_S
+from liveroom.wire.live import SAMPLED_EVERY_S, Counts, LiveRoom
+from liveroom.wire.outbox import Seat
+
+BUDGET = 2
+POSTED_PER_S = 10
+
+
+class Skipping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+    """Waits for nothing: it moves the time on by as long as it was to wait, and a turn's time."""
+
+    TURN_S: Final = 1e-6
+    now_s = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        assert timeout is not None, "nothing is left to be done"
+        self.now_s += timeout + self.TURN_S
+        return super().select(0)
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose timers come in their order and at their time, and at once."""
+
+    def __init__(self) -> None:
+        self._skipping = Skipping()
+        super().__init__(self._skipping)
+
+    def time(self) -> float:
+        return self._skipping.now_s
+
+
+class Told(Tape):
+    """A viewer, who knows when it was told what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_s: list[float] = []
+
+    def write(self, frame: bytes) -> None:
+        super().write(frame)
+        self.at_s.append(asyncio.get_running_loop().time())
+
+    write_frame = write
+
+    def sampled(self) -> list[tuple[float, int, int]]:
+        """When it was told that chat is sampled, and how many of how many were shown."""
+        told = []
+        for at_s, frame in zip(self.at_s, self.frames, strict=True):
+            only = Tape()
+            only.frames = [frame]
+            told += [
+                (at_s, one["data"]["shown"], one["data"]["posted"])
+                for one in only.events
+                if one["ev"] == "chat.sampled"
+            ]
+        return told
+
+
+def flooded(seconds: int, *, quiet_s: float, budget: int = BUDGET) -> Told:
+    """A viewer of a room in which ten people talk at once for so long, and then nobody."""
+
+    async def story() -> Told:
+        loop, store = asyncio.get_running_loop(), Store(budget=budget)
+        picture = await store.picture("r1")
+        live = LiveRoom(
+            "r1",
+            picture,
+            loop=loop,
+            counts=Counts(),
+            now_ms=lambda: 0,
+            tick_max_s=0.4,
+            ring_max=10,
+            ring_bytes_max=1000,
+            clock=loop.time,
+        )
+        ann = Told()
+        live.sit(Seat(ann, ann.format, member=Who("ann")), 0)
+        for number in range(seconds * POSTED_PER_S):
+            live.take(store.says(f"m{number % 10}"))
+            live.beat()
+            await asyncio.sleep(1 / POSTED_PER_S)
+        await asyncio.sleep(quiet_s)
+        live.close()
+        return ann
+
+    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        return runner.run(story())
+
+
+def test_while_chat_is_sampled_it_is_said_once_a_second():
+    """Not more often, and at most the wait of state later, for as long as messages are left out."""
+    times = [at_s for at_s, _, _ in flooded(20, quiet_s=0).sampled()]
+    assert len(times) >= 15
+    for before, after in pairwise(times):
+        assert after - before >= SAMPLED_EVERY_S - STATE_WAIT_S
+        assert after - before <= SAMPLED_EVERY_S + 2 * STATE_WAIT_S
+
+
+def test_what_is_told_adds_up_to_what_was_said_and_seen():
+    """Each message is counted once as posted; as shown those that this viewer saw."""
+    ann = flooded(20, quiet_s=10)
+    told = ann.sampled()
+    assert all(0 <= shown < posted for _, shown, posted in told)
+    assert all(shown <= 2 * BUDGET for _, shown, _ in told)
+    assert sum(posted for _, _, posted in told) == 20 * POSTED_PER_S
+    assert len(ann.ns) - BUDGET <= sum(shown for _, shown, _ in told) <= len(ann.ns)
+
+
+def test_nothing_is_said_of_sampling_where_all_is_shown():
+    """Without a budget, or below it, there is nothing to tell; and it ends with the flood."""
+    assert flooded(5, quiet_s=5, budget=0).sampled() == []
+    assert flooded(5, quiet_s=5, budget=POSTED_PER_S).sampled() == []
+    assert flooded(5, quiet_s=60).sampled()[-1][0] <= 5 + SAMPLED_EVERY_S + 2 * STATE_WAIT_S
