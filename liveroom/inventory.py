@@ -12,12 +12,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-import structlog
-
 from liveroom import shapes
-from liveroom.batching import Batcher
+from liveroom.carting import Carting
 from liveroom.clock import Clock
-from liveroom.errors import LiveroomError, Refused, Unavailable
+from liveroom.errors import Unavailable
 from liveroom.faults import point
 from liveroom.stocktaking import Stocktaking
 from liveroom.store import ledger
@@ -32,7 +30,6 @@ from liveroom.store.gates import (
     Phase,
     Range,
     SetRow,
-    hold_id,
 )
 from liveroom.store.holds import (
     Deadlines,
@@ -41,7 +38,6 @@ from liveroom.store.holds import (
     HoldRequest,
     Swept,
     Told,
-    by_part,
 )
 from liveroom.store.memory import SoldOutMemory
 from liveroom.store.scripts import Client
@@ -50,11 +46,7 @@ from liveroom.taking import Taking
 
 __all__ = ["Hold", "HoldLineRequest", "HoldRequest", "Inventory", "Swept", "Told"]
 
-CARTS_MAX: Final = 256
-WAITING_MAX: Final = 20_000
 DROPS_MAX: Final = 10_000
-
-log = structlog.get_logger()
 
 
 class Inventory:
@@ -85,8 +77,8 @@ class Inventory:
             self._gates, self._fences, self._sweep, self._deadlines, SoldOutMemory(monotonic)
         )
         self._stocktaking = Stocktaking(db, self._gates, self._fences, self._taking)
-        self._carts = Batcher(self._read_carts, size_max=CARTS_MAX, waiting_max=WAITING_MAX)
         self._answered = AnsweredLines(clock.now_ms)
+        self._carting = Carting(db, self._gates, self._fences, self._deadlines, self._answered)
         self._drops: dict[str, str] = {}  # the SKU of each drop
 
     # ── the life of the stock ─────────────────────────────────────────────────────────────
@@ -112,7 +104,7 @@ class Inventory:
     async def close(self) -> None:
         """Answer what was asked, and end what is under way."""
         await self._taking.close()
-        await self._carts.close()
+        await self._carting.close()
         await self._fences.close()
 
     async def planned_stop(self) -> None:
@@ -209,36 +201,13 @@ class Inventory:
     async def to_placing(self, buyer: str, room: str, order: str | None = None) -> list[Hold]:
         """Everything in the cart, for one order: place it within 5 s, or `back_to_held`.
 
-        The same `order` gets its holds again; any other finds the cart empty.
+        The same `order` gets its holds again.
 
         Raises:
-            Refused: `hold_expired`: nothing is in the cart, or something in it has expired.
+            Refused: `hold_expired`: nothing is in the cart, something in it has expired, or
+                another order is taking it.
         """
-        cart, key = f"{room}/{buyer}", order or hold_id(0)
-        placing: list[Hold] = []
-        for part in self._fences.partitions:
-            try:
-                epoch, held = await self._fences.call(part, self._gates.place, cart, key)
-                if held is None:
-                    raise Refused("hold_expired")
-            except LiveroomError:
-                await self._back_from_placing(placing)
-                raise
-            placing += self._deadlines.holds(held, epoch)
-        if not placing:
-            raise Refused("hold_expired")
-        self._answered.forget(hold.id for hold in placing)
-        return sorted(placing, key=_by_sku)
-
-    async def _back_from_placing(self, holds: Sequence[Hold]) -> None:
-        """Give up a checkout that another partition has refused.
-
-        What a store that is away keeps as placing, the sweep returns to its cart.
-        """
-        try:
-            await self.back_to_held([hold.id for hold in holds])
-        except Unavailable as away:
-            log.warning("stock.left_to_sweep", holds=len(holds), code=away.code)
+        return await self._carting.to_placing(buyer, room, order)
 
     # ── giving back ───────────────────────────────────────────────────────────────────────
 
@@ -252,19 +221,15 @@ class Inventory:
 
     async def remove(self, holds: Sequence[str]) -> None:
         """Take holds out of their carts; those that are being ordered stay."""
-        for part, ids in by_part(holds).items():
-            await self._fences.call(part, self._gates.release, ids, state="held", void=True)
-        self._answered.forget(holds)
+        await self._carting.remove(holds)
 
     async def back_to_held(self, holds: Sequence[str]) -> None:
         """A refused checkout: the cart is as it was, with its old deadlines.
 
-        What is past its deadline expires; what another attempt of the same order was handed
-        as well stays until the sweep has asked SQL about it.
+        What is past its deadline expires. What should have been placed by now, or was handed
+        to another attempt of the same order, stays until the sweep has asked SQL about it.
         """
-        for part, ids in by_part(holds).items():
-            epoch, held = await self._fences.call(part, self._gates.give_back, ids)
-            self._answered.keep(self._deadlines.holds(held, epoch))
+        await self._carting.back_to_held(holds)
 
     async def tell(self, moves: Sequence[Told]) -> None:
         """Tell the gates what was committed. May be repeated, and in any order.
@@ -291,18 +256,7 @@ class Inventory:
 
     async def cart(self, buyer: str, room: str) -> list[Hold]:
         """The holds in a cart that have not expired and are not being ordered, by SKU."""
-        holds = await self._carts.submit(f"{room}/{buyer}")
-        self._answered.keep(holds)
-        return sorted(holds, key=_by_sku)
-
-    async def _read_carts(self, carts: Sequence[str]) -> list[list[Hold]]:
-        """The holds of each cart; a herd that joins asks for thousands."""
-        found: list[list[Hold]] = [[] for _ in carts]
-        for part in self._fences.partitions:
-            epoch, held = await self._fences.call(part, self._gates.carts, carts)
-            for holds, one in zip(found, held, strict=True):
-                holds.extend(self._deadlines.holds(one, epoch))
-        return found
+        return await self._carting.show(buyer, room)
 
     async def left(self, pools: Sequence[str]) -> dict[str, tuple[int, int]]:
         """What is left of each pool that exists, and its `v`."""
@@ -401,7 +355,3 @@ class Inventory:
             self._drops |= {row.pool: row.sku for row in rows}
             parts |= {row.pool: row.partition for row in rows}
         return parts
-
-
-def _by_sku(hold: Hold) -> tuple[str, str]:
-    return hold.sku, hold.drop or ""

@@ -43,7 +43,7 @@ PARTS = {
     ),
     **dict.fromkeys(("counting", "onair", "picture", "shelves"), "rooms"),
     **dict.fromkeys(("carving", "drawing"), "promotions"),
-    **dict.fromkeys(("stocktaking", "taking"), "inventory"),
+    **dict.fromkeys(("carting", "stocktaking", "taking"), "inventory"),
     "invariants": "audit",
     "stripe_provider": "payments",
 }

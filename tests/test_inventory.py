@@ -252,7 +252,9 @@ class Selling(RuleBasedStateMachine):
         if isinstance(added, LiveroomError):
             assert added.code in {"sold_out", "limit_reached", "illegal_transition"}
             return multiple()
-        holds = self.do(self.node.to_placing(buyer, "r1", order))
+        holds = self.do(self.check_out(buyer, order))
+        if not holds:
+            return multiple()
         for hold in holds:
             self.model.holds[hold.id] = ModelHold(hold.pool, buyer, hold.qty, True, False)
         return (wanted(order, line(sku, qty), buyer=buyer), holds)
@@ -334,11 +336,24 @@ class Selling(RuleBasedStateMachine):
                 continue
             assert 1 <= got.qty <= qty
             order = self.name("o")
-            holds = self.do(self.node.to_placing(buyer, "r1", order))
+            holds = self.do(self.check_out(buyer, order))
+            if not holds:
+                continue
             assert [hold.id for hold in holds] == [got.id]
             self.model.holds[got.id] = ModelHold(pool, buyer, got.qty, True, False)
             made.append((wanted(order, line(sku, got.qty), buyer=buyer), holds))
         return multiple(*made)
+
+    async def check_out(self, buyer, order):
+        """The cart, or nothing while another order of the buyer's is taking it: then it is empty."""
+        holds = await outcome(self.node.to_placing(buyer, "r1", order))
+        under_way = any(hold.cart and hold.buyer == buyer for hold in self.model.holds.values())
+        assert isinstance(holds, LiveroomError) == under_way
+        if not under_way:
+            return holds
+        assert holds.code == "hold_expired"
+        await self.node.remove([hold.id for hold in await self.node.cart(buyer, "r1")])
+        return []
 
     @rule()
     def wipe(self):

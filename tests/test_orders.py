@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 import pytest
-from shopfloor import floor
+from shopfloor import Floor, floor
 from sqlalchemy import update
 
 from liveroom.deciding import Wish
@@ -15,8 +17,9 @@ from liveroom.errors import LiveroomError, Unavailable
 from liveroom.inventory import HoldLineRequest, HoldRequest
 from liveroom.orders import LineRequest
 from liveroom.payments import Started
-from liveroom.store import tables
+from liveroom.store import ledger, tables
 from liveroom.store.database import CommitUnknown, Database
+from liveroom.store.gates import Gates
 
 
 async def code_of(call) -> str:
@@ -261,6 +264,84 @@ def test_a_refused_checkout_leaves_the_cart(run, db, redis_url) -> None:
             await shop.set_room(paused=False, state="closed")
             assert (await shop.checkout("o1")).state == "placed"
             await shop.check()
+
+    run(story())
+
+
+def test_two_checkouts_of_a_cart_in_two_partitions(run, db, redis_url) -> None:
+    """However far the first has come, the second finds no cart: nobody orders half of one."""
+
+    async def story() -> None:
+        stock = {sku_in(part): 5 for part in (0, 1)}
+        async with floor(db, redis_url, stock, partitions=2) as shop:
+            for sku in stock:
+                await shop.put(sku)
+            await take_first_part(shop, "o1")
+            assert await code_of(shop.checkout("o2")) == "hold_expired"
+            assert len((await shop.checkout("o1")).lines) == 2
+            await shop.check()
+
+    def sku_in(part: int) -> str:
+        return next(sku for sku in "abcdef" if ledger.partition_of(sku, 2) == part)
+
+    async def take_first_part(shop: Floor, order: str) -> None:
+        epoch = (await db.read(lambda conn: ledger.fence(conn, 0))).epoch
+        gates = Gates(shop.client, held_ms=60_000)
+        held = await gates.place(0, epoch, "r1/ann", order)
+        assert len(held.holds) == 1
+
+    run(story())
+
+
+def test_a_cart_filled_anew_before_redis_heard_of_the_order(run, db, redis_url) -> None:
+    """What the order on record has taken is spent; the rest is a cart of its own."""
+
+    async def story() -> None:
+        async with floor(db, redis_url, {"s1": 5, "s2": 5}) as shop:
+            await shop.put("s1")
+            await shop.place_held("o1", await shop.inventory.to_placing("ann", "r1", "o1"))
+            await shop.put("s2")
+            assert [line.sku for line in (await shop.checkout("o2")).lines] == ["s2"]
+            await shop.inventory.sweep_once()
+            await shop.check()
+
+    run(story())
+
+
+class Overtaken(Database):
+    """A real database; before its next write somebody else does something `first`."""
+
+    first: Callable[[], Awaitable[object]] | None = None
+
+    async def write(self, fn):
+        first, self.first = self.first, None
+        if first is not None:
+            await first()
+        return await super().write(fn)
+
+
+def test_a_checkout_that_the_sweep_overtook_leaves_the_cart(run, db, redis_url) -> None:
+    """Made void by a sweep that died before it told Redis, the lines return to be ordered."""
+
+    async def story() -> None:
+        late = Overtaken(db.url)
+        async with (
+            floor(db, redis_url, {"s1": 5}, placing_ms=0) as other,
+            floor(late, redis_url, placing_ms=0) as shop,
+        ):
+            await shop.put("s1", 2)
+            late.first = partial(void_and_die, other)
+            assert await code_of(shop.checkout("o1")) == "hold_expired"
+            await other.inventory.sweep_once()
+            assert (await shop.checkout("o2")).state == "placed"
+            await shop.check()
+        await late.close()
+
+    async def void_and_die(shop: Floor) -> None:
+        epoch = (await db.read(lambda conn: ledger.fence(conn, 0))).epoch
+        stuck = await Gates(shop.client, held_ms=0).stuck(0, epoch, count=10)
+        resolved = await db.write(partial(ledger.resolve, stuck=stuck))
+        assert len(resolved.void) == 1
 
     run(story())
 

@@ -254,6 +254,30 @@ def test_a_cart_over_partitions_is_checked_out_whole_or_not(run, db, url):
     run(story())
 
 
+def test_many_checkouts_of_one_cart_over_partitions(run, db, url):
+    """One of them orders all of it; whoever else met it half-way gives back what it took."""
+
+    async def story() -> None:
+        async with floor(db, url, STOCK, partitions=PARTS) as one:
+            async with floor(db, url, partitions=PARTS) as two:
+                for number in range(6):
+                    for sku in STOCK:
+                        await one.put(sku)
+                    tries = [
+                        shop.checkout(f"o{number}.{nth}")
+                        for nth, shop in enumerate([one, two, one, two])
+                    ]
+                    codes = await asyncio.gather(*map(code_of, tries))
+                    assert sorted(codes) == ["hold_expired"] * 3 + ["ok"]
+                    await one.settle_down()
+                    await two.settle_down()
+            lines = await one.one("SELECT COUNT(*) FROM order_lines")
+            assert lines == 6 * len(STOCK)
+            await one.check()
+
+    run(story())
+
+
 def test_a_checkout_that_a_partition_did_not_answer_leaves_the_cart(three, run, db, url):
     """The last master hangs: the lines of the others are in the cart again, then its own too."""
 

@@ -144,6 +144,12 @@ class Held(NamedTuple):
     holds: list[HoldRow]
 
 
+class Busy(NamedTuple):
+    """Another order is taking the cart, or has taken it."""
+
+    order: str
+
+
 class NotHeld(NamedTuple):
     """Why a request got nothing: Lua's word, the pool, and what the word is about."""
 
@@ -239,10 +245,18 @@ class Gates:
         now, answers = await self._call(_OFFER, part, epoch, self._held_ms, _flat(requests))
         return [_granted(now, answer) for answer in answers]
 
-    async def place(self, part: int, epoch: int, cart: str, order: str) -> Held | None:
-        """The holds of a cart, placing for this order now; None where one of them is due."""
-        now, *rest = await self._call(_PLACE, part, epoch, self._placing_ms, cart, order)
-        return Held(now, _holds(rest[0])) if rest else None
+    async def place(
+        self, part: int, epoch: int, cart: str, order: str, spent: Sequence[str] = ()
+    ) -> Held | Busy | None:
+        """The holds of a cart, placing for this order now; None where one of them is due.
+
+        What the `spent` orders have taken of it is no part of it any more.
+        """
+        args = self._placing_ms, cart, order, pack(list(spent))
+        now, *rest = await self._call(_PLACE, part, epoch, *args)
+        if not rest:
+            return None
+        return Busy(rest[0]) if isinstance(rest[0], str) else Held(now, _holds(rest[0]))
 
     async def cart(self, part: int, epoch: int, cart: str) -> Held:
         """The holds of a cart that are neither due nor placing."""

@@ -263,6 +263,12 @@ def counts_in(conn: Connection, pool: str) -> list[Count]:
     return [Count(*row) for row in conn.execute(query)]
 
 
+def is_placed(conn: Connection, order: str) -> bool:
+    """Whether this order is on record."""
+    known = select(_T.orders.c.id).where(_T.orders.c.id == order)
+    return conn.execute(known).first() is not None
+
+
 def currencies(conn: Connection, skus: Iterable[str]) -> dict[str, str]:
     """The currency of each of the SKUs that exist."""
     query = (

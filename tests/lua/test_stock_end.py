@@ -79,6 +79,19 @@ def test_what_another_attempt_was_handed_is_not_returned(redis_url):
     inside(redis_url, story)
 
 
+def test_what_is_past_its_time_is_not_returned(redis_url):
+    """A sweep may have made it void in SQL by now: it returns when the sweep says so."""
+
+    async def story(house):
+        await house.take(request("c1", ("a", 2), kind="held"))
+        [hold] = (await house.hasty.place(0, EPOCH, "r/ann", "o1")).holds
+        assert (await house.gates.give_back(0, EPOCH, [hold.id])).holds == []
+        [back] = (await house.gates.give_back(0, EPOCH, [hold.id], void=True)).holds
+        assert (back.state, back.qty, back.due) == ("held", 2, hold.till)
+
+    inside(redis_url, story)
+
+
 def test_a_return_after_the_old_deadline_is_an_expiry(redis_url):
     """A TTL is set once: what is over its time ends, and its buyer is told."""
 
@@ -156,5 +169,32 @@ def test_a_lost_key_is_noticed(redis_url, lost):
             await house.client.delete(f"lr:{{s0}}:{EPOCH}:{lost}")
             with pytest.raises(Lost):
                 await house.gates.expire(0, EPOCH, count=10, report=0)
+
+    asyncio.run(told())
+
+
+# what is asked of a partition without its key of holds, and of one without its gates
+UNANSWERABLE = {
+    "cart": ("holds", lambda gates, _hold: gates.carts(0, EPOCH, ["r/ann"])),
+    "place": ("holds", lambda gates, _hold: gates.place(0, EPOCH, "r/ann", "o1")),
+    "stuck": ("holds", lambda gates, _hold: gates.stuck(0, EPOCH, count=10)),
+    "stuck without gates": ("gates", lambda gates, _hold: gates.stuck(0, EPOCH, count=10)),
+    "release": ("gates", lambda gates, hold: gates.release(0, EPOCH, [hold])),
+    "return": ("gates", lambda gates, hold: gates.give_back(0, EPOCH, [hold], void=True)),
+}
+
+
+@pytest.mark.parametrize("situation", UNANSWERABLE)
+def test_what_needs_a_lost_key_says_so(redis_url, situation):
+    """A script that finds a hold's other half gone answers `lost`, and is no fault of ours."""
+    lost, ask = UNANSWERABLE[situation]
+
+    async def told():
+        async with BrokenGatehouse(redis_url) as house:
+            await house.take(request("c1", ("a", 1), kind="held"))
+            [hold] = await house.take(request("o1", ("a", 1)), hasty=True)
+            await house.client.delete(f"lr:{{s0}}:{EPOCH}:{lost}")
+            with pytest.raises(Lost):
+                await ask(house.gates, hold)
 
     asyncio.run(told())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from gatehouse import EPOCH, inside, request, words
 
-from liveroom.store.gates import GateRow, Marked, SetRow, Shut
+from liveroom.store.gates import Busy, GateRow, Marked, SetRow, Shut
 
 # before: requests that were granted; call: one batch; its words; what is left of a and b then
 TABLE = {
@@ -201,20 +201,37 @@ def test_only_an_empty_gate_may_be_remembered(redis_url):
 
 
 def test_checkout_takes_the_whole_cart_once(redis_url):
-    """All holds turn placing for one order; it may ask again, another order finds nothing."""
+    """All holds turn placing for one order; it may ask again, another order is told."""
 
     async def story(house):
         await house.take(request("c1", ("a", 1), kind="held"))
         await house.take(request("c2", ("b", 1), kind="held"))
         first = await house.gates.place(0, EPOCH, "r/ann", "o1")
         again = await house.gates.place(0, EPOCH, "r/ann", "o1")
-        other = await house.gates.place(0, EPOCH, "r/ann", "o2")
+        assert await house.gates.place(0, EPOCH, "r/ann", "o2") == Busy("o1")
         assert sorted(h.id for h in first.holds) == sorted(h.id for h in again.holds)
         assert {h.state for h in first.holds} == {"placing"}
-        assert other.holds == []
         assert (await house.gates.cart(0, EPOCH, "r/ann")).holds == []
         [busy] = await house.hold(request("c3", ("a", 1), kind="held"))
         assert busy.word == "busy"
+
+    inside(redis_url, story)
+
+
+def test_checkout_takes_no_line_that_came_while_another_order_takes_the_cart(redis_url):
+    """Nothing changes: what was added since is in the cart, and the first order has the rest."""
+
+    async def story(house):
+        await house.take(request("c1", ("a", 1), kind="held"))
+        [first] = (await house.gates.place(0, EPOCH, "r/ann", "o1")).holds
+        await house.take(request("c2", ("b", 1), kind="held"))
+        assert await house.gates.place(0, EPOCH, "r/ann", "o2") == Busy("o1")
+        assert [h.pool for h in (await house.gates.cart(0, EPOCH, "r/ann")).holds] == ["b"]
+        assert (await house.gates.place(0, EPOCH, "r/ann", "o1")).holds[0].id == first.id
+        # Once o1 is on record its lines are spent, whether Redis has heard of it or not.
+        assert [
+            h.pool for h in (await house.gates.place(0, EPOCH, "r/ann", "o2", ["o1"])).holds
+        ] == ["b"]
 
     inside(redis_url, story)
 

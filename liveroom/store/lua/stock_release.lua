@@ -3,11 +3,15 @@
 --   handed as well ends only where it is void in SQL, otherwise the sweep resolves it.
 -- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
 -- Arguments: epoch, channel, holds: msgpack of [[id, state that it must be in or '', void]].
--- Returns: msgpack [word, now, holds that ended]; word ok | shut.
+-- Returns: msgpack [word, now, holds that ended]; word ok | shut | lost, which says that the gates'
+--   key is gone.
 -- Emits: [[pool, left, v]] on the channel, once.
 -- part: stock_begin
 if not open then
   return cmsgpack.pack({'shut', now})
+end
+if redis.call('HEXISTS', gates_key, '#') == 0 then
+  return cmsgpack.pack({'lost', now})
 end
 -- part: stock_rows
 -- part: stock_gates

@@ -1,14 +1,19 @@
 -- Give placing holds back to their carts, with their old deadlines.
 -- Guarantees: a hold past its old deadline ends, and its buyer is told; a hold that is no
 --   cart's ends; a void hold returns under a new id, since nobody may place the old one; a
---   hold that another attempt was handed as well stays, unless it is void in SQL.
+--   hold that another attempt was handed as well stays, unless it is void in SQL; and so does
+--   one that is past due, which a sweep may have made void meanwhile.
 -- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
 -- Arguments: epoch, channel, holds: msgpack of [[id, new id, void]].
--- Returns: msgpack [word, now, holds that returned]; word ok | shut.
+-- Returns: msgpack [word, now, holds that returned]; word ok | shut | lost, which says that the
+--   gates' key is gone.
 -- Emits: [[pool, left, v]] on the channel, once, where a hold ended.
 -- part: stock_begin
 if not open then
   return cmsgpack.pack({'shut', now})
+end
+if redis.call('HEXISTS', gates_key, '#') == 0 then
+  return cmsgpack.pack({'lost', now})
 end
 -- part: stock_rows
 -- part: stock_gates
@@ -29,7 +34,7 @@ end
 local returned = {}
 for _, want in ipairs(cmsgpack.unpack(ARGV[3])) do
   local h, id, void = get_hold(want[1]), want[2], want[3]
-  if h and h[STATE] == 'placing' and (void or not h[SHARED]) then
+  if h and h[STATE] == 'placing' and (void or (not h[SHARED] and h[DUE] > now)) then
     if not h[TILL] then
       end_hold(h)
     elseif h[TILL] <= now then

@@ -2,7 +2,8 @@
 -- Guarantees: changes nothing.
 -- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
 -- Arguments: epoch, channel, how many at most.
--- Returns: msgpack [word, now, [[hold, ledger sequence its gate stands on]]]; word ok | shut.
+-- Returns: msgpack [word, now, [[hold, ledger sequence its gate stands on]]]; word ok | shut
+--   | lost, which says that a key of the partition is gone.
 -- Emits: nothing.
 -- part: stock_begin
 if not open then
@@ -12,7 +13,12 @@ end
 -- part: stock_gates
 local stuck = {}
 for i, id in ipairs(redis.call('ZRANGEBYSCORE', placing_key, '-inf', now, 'LIMIT', 0, ARGV[3])) do
-  local h = cmsgpack.unpack(redis.call('HGET', holds_key, id))
-  stuck[i] = {h, gate(h[POOL]).seq}
+  local packed = redis.call('HGET', holds_key, id)
+  local h = packed and cmsgpack.unpack(packed)
+  local g = h and gate(h[POOL])
+  if not g then
+    return cmsgpack.pack({'lost', now})
+  end
+  stuck[i] = {h, g.seq}
 end
 return cmsgpack.pack({'ok', now, stuck})
