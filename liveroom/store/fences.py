@@ -21,7 +21,8 @@ from liveroom.ids import new_id
 from liveroom.metrics import counters
 from liveroom.store import ledger
 from liveroom.store.database import Database
-from liveroom.store.gates import Gates, Inspection, Lost, Marked, Shut
+from liveroom.store.fenced import Lost, Marked, Shut
+from liveroom.store.gates import Gates, Inspection
 
 T = TypeVar("T")
 P = ParamSpec("P")

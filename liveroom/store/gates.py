@@ -1,42 +1,22 @@
 """The stock of a partition in Redis: each script of `lua/stock_*.lua` as one call.
 
-A call names the fence epoch it believes in. Where Redis is not open under that epoch nothing
-happens and the call raises `Shut`; what to do about it is the inventory's to decide.
+How a call is fenced, and what it raises where Redis is not open, is in `fenced.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from enum import IntEnum
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
-from redis.exceptions import ResponseError
 
 from liveroom.ids import new_id
-from liveroom.store import keys
-from liveroom.store.scripts import Client, Script, ask_where, pack, store_errors, unpack
+from liveroom.store.fenced import Fenced, opened
+from liveroom.store.scripts import Client, Script, pack, unpack
 
 PLACING_MS: Final = 5_000
 """How long a hold may be placing before the sweep asks SQL what became of it."""
-FLUSH_MS: Final = 1_500
-
-
-class Shut(Exception):
-    """Redis is not open under this fence epoch."""
-
-
-class Marked(Shut):
-    """A planned stop has marked the stock: nothing is held until the mark is taken away."""
-
-    def __init__(self, mark: str) -> None:
-        super().__init__(mark)
-        self.mark = mark
-
-
-class Lost(Shut):
-    """A key of the partition is gone."""
 
 
 class Phase(IntEnum):
@@ -219,11 +199,11 @@ class Inspection(NamedTuple):
     now_ms: int
 
 
-class Gates:
+class Gates(Fenced):
     """The gates of all partitions in one Redis."""
 
     def __init__(self, client: Client, *, held_ms: int, placing_ms: int = PLACING_MS) -> None:
-        self._client = client
+        super().__init__(client)
         self._held_ms = held_ms
         self._placing_ms = placing_ms
 
@@ -332,45 +312,10 @@ class Gates:
         packed = pack(msgspec.to_builtins(list(gates))), pack([list(count) for count in counts])
         await self._call(_LOAD, part, epoch, *packed)
 
-    async def open(self, part: int, epoch: int, *, gates: int, counts: int) -> None:
-        """Open an epoch whose gates and counts are all there. Never repeated."""
-        await self._call(_OPEN, part, epoch, gates, counts)
-
-    async def mark(self, part: int, epoch: int, mark: str) -> None:
-        """Mark a planned stop, and give the append-only file time to have it on disk.
-
-        An earlier part of that file never lacks what a later part has, so a mark that is
-        there after a restart says that all before it is there too.
-        """
-        await self._call(_MARK, part, epoch, mark, 1)
-        with store_errors(), suppress(ResponseError):  # no append-only file: nothing to wait for
-            await ask_where(self._client, keys.stock_fence(part), "WAITAOF", 1, 0, FLUSH_MS)
-
-    async def unmark(self, part: int, epoch: int, mark: str) -> None:
-        """Take this mark away; another one stays."""
-        await self._call(_MARK, part, epoch, mark, 0)
-
-    async def adopt(self, part: int, epoch: int, mark: str) -> None:
-        """Go on with what the planned stop of this mark left."""
-        await self._call(_ADOPT, part, epoch, mark)
-
-    async def fence(self, part: int) -> tuple[int, str | None]:
-        """The epoch of the fence in Redis, or 0, and the mark of a planned stop."""
-        with store_errors():
-            epoch, mark = await self._client.hmget(keys.stock_fence(part), ["epoch", "mark"])
-        return int(epoch or 0), mark.decode() if isinstance(mark, bytes) else mark
-
-    async def forget(self, part: int, epochs: Iterable[int]) -> None:
-        """Delete what older epochs left."""
-        names = [name for epoch in epochs for name in keys.stock(part, epoch)[1:]]
-        if names:
-            with store_errors():
-                await self._client.unlink(*names)
-
     async def inspect(self, part: int, epoch: int) -> Inspection:
         """Every gate and every open hold at one instant."""
         head, *found = await self._ask(_INSPECT, part, epoch)
-        now, count = _opened(unpack(head), part, epoch)
+        now, count = opened(unpack(head), part, epoch)
         gates, holds, *waiting = found
         states = zip(gates[::2], gates[1::2], strict=True)
         return Inspection(
@@ -380,13 +325,6 @@ class Gates:
             open_holds=int(count or 0),
             now_ms=now,
         )
-
-    async def _call(self, script: Script, part: int, epoch: int, *args: Any) -> list[Any]:
-        return _opened(unpack(await self._ask(script, part, epoch, *args)), part, epoch)
-
-    async def _ask(self, script: Script, part: int, epoch: int, *args: Any) -> Any:
-        names = keys.stock(part, epoch)
-        return await script(self._client, names, [epoch, keys.stock_channel(part), *args])
 
 
 def hold_id(part: int) -> str:
@@ -399,27 +337,13 @@ def part_of(hold: str) -> int:
     return int(hold.partition(".")[0])
 
 
-_SHUT: Final[dict[str, type[Shut]]] = {"shut": Shut, "lost": Lost}
-
-
 def _scripts(*verbs: str) -> Iterator[Script]:
     return (Script(f"stock_{verb}") for verb in verbs)
 
 
 _HOLD, _PLACE, _CART, _RELEASE, _RETURN = _scripts("hold", "place", "cart", "release", "return")
 _TELL, _EXPIRE, _STUCK, _LEFT, _SET = _scripts("tell", "expire", "stuck", "left", "set")
-_COUNT, _ADD, _LOAD, _OPEN, _MARK = _scripts("count", "add", "load", "open", "mark")
-_ADOPT, _INSPECT, _OFFER = _scripts("adopt", "inspect", "offer")
-
-
-def _opened(answer: list[Any], part: int, epoch: int) -> list[Any]:
-    """What an answer says after its word, where the word is no refusal."""
-    word, *rest = answer
-    if word == "marked":
-        raise Marked(rest[1])
-    if word in _SHUT:
-        raise _SHUT[word](f"stock partition {part}, epoch {epoch}")
-    return rest
+_COUNT, _ADD, _LOAD, _INSPECT, _OFFER = _scripts("count", "add", "load", "inspect", "offer")
 
 
 def _holds(rows: Any) -> list[HoldRow]:

@@ -8,7 +8,8 @@ import msgpack
 import pytest
 from gatehouse import EPOCH, Gatehouse, inside, request
 
-from liveroom.store.gates import HoldRow, Lost
+from liveroom.store.fenced import Lost
+from liveroom.store.gates import HoldRow
 
 
 class BrokenGatehouse(Gatehouse):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from gatehouse import EPOCH, inside, request, words
 
-from liveroom.store.gates import Busy, GateRow, Marked, SetRow, Shut
+from liveroom.store.fenced import Marked, Shut
+from liveroom.store.gates import Busy, GateRow, SetRow
 
 # before: requests that were granted; call: one batch; its words; what is left of a and b then
 TABLE = {

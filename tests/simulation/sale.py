@@ -19,7 +19,8 @@ from liveroom.orders import LineRequest, Orders
 from liveroom.payments import Payments, Sandbox
 from liveroom.store import ledger, scripts, tables
 from liveroom.store.backplane import Backplane
-from liveroom.store.gates import Gates, Shut
+from liveroom.store.fenced import Shut
+from liveroom.store.gates import Gates
 from tests.simulation.world import AtOnce, Gone, Process, RedisAtOnce, SimDatabase, SimRedis, World
 
 HOLD_TTL_S = 1.0
