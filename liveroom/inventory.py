@@ -275,9 +275,13 @@ class Inventory:
         """
         await self._sweep.open([ledger.pool_of(sku) for sku in skus])
 
-    async def set_price(self, sku: str, price_minor: int) -> None:
-        """Ask this price from now on; after its commit, before it is answered."""
-        await self._stocktaking.set_price(sku, price_minor)
+    async def set_price(self, sku: str) -> None:
+        """Ask the price that SQL has from now on; after its commit, before it is answered.
+
+        However many are set at once, and in whatever order they come here: the last commit's
+        is the one asked.
+        """
+        await self._stocktaking.set_price(sku)
 
     async def set_limit(self, sku: str, limit: int | None) -> None:
         """Allow each buyer so many units from now on; after its commit."""

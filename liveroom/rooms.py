@@ -219,7 +219,8 @@ class Rooms:
             for room in sorted(shelves.rooms_showing(conn, sku)):
                 shelves.change(conn, shelves.locked(self._db, conn, room))
             named = update(tables.skus).where(tables.skus.c.id == sku)
-            if conn.execute(named.values(price_minor=price_minor)).rowcount == 0:
+            price = {"price_minor": price_minor, "price_v": tables.skus.c.price_v + 1}
+            if conn.execute(named.values(price)).rowcount == 0:
                 raise Invalid("not_found", "There is no such SKU.", data={"sku": sku})
             row = conn.execute(select(tables.skus).where(tables.skus.c.id == sku)).one()
             return shapes.Sku(

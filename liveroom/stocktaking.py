@@ -25,9 +25,11 @@ class Stocktaking:
         self._fences = fences
         self._taking = taking
 
-    async def set_price(self, sku: str, price_minor: int) -> None:
-        """Ask this price from now on."""
-        await self._set(sku, SetRow(pool=ledger.pool_of(sku), price=price_minor))
+    async def set_price(self, sku: str) -> None:
+        """Ask the price that SQL has from now on; one committed since stays."""
+        pool = ledger.pool_of(sku)
+        for row in await self._db.read(lambda conn: ledger.pools(conn, [pool])):
+            await self._set(sku, SetRow(pool=pool, price=row.price, price_v=row.price_v))
 
     async def set_limit(self, sku: str, limit: int | None) -> None:
         """Allow each buyer so many units from now on; what they have counts."""

@@ -94,7 +94,10 @@ def test_migrations_keep_the_checks(any_db, run):
             )
         )
         conn.execute(
-            text("INSERT INTO skus (id, product, position, price_minor) VALUES ('s', 'p', 0, 1)")
+            text(
+                "INSERT INTO skus (id, product, position, price_minor, price_v)"
+                " VALUES ('s', 'p', 0, 1, 0)"
+            )
         )
         conn.execute(insert(pools).values(**values))
 

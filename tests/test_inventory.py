@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -623,13 +624,56 @@ def test_prices_and_limits_that_missed_their_gate_are_set_by_the_sweep(run, db, 
     run(story())
 
 
+class Overtaken(Database):
+    """A real database; after its next read somebody else does something before it is answered."""
+
+    then: Callable[[], Awaitable[object]] | None = None
+
+    async def read(self, fn, **how):
+        rows = await super().read(fn, **how)
+        then, self.then = self.then, None
+        if then is not None:
+            await then()
+        return rows
+
+
+async def ask(db: Database, price: int) -> None:
+    """Commit a price of the first SKU, as the rooms service would."""
+    skus = tables.skus.c
+    change = update(tables.skus).where(skus.id == "s1")
+    change = change.values(price_minor=price, price_v=skus.price_v + 1)
+    await db.write(lambda conn: conn.execute(change) and None)
+
+
+def test_prices_that_come_to_the_gate_in_another_order(run, db, redis_url) -> None:
+    """The last commit's is asked, also where an earlier one's way to the gate took longer."""
+
+    async def story() -> None:
+        late = Overtaken(db.url)
+        async with opened(db, redis_url) as node, opened(late, redis_url) as slow:
+
+            async def ask_more() -> None:
+                await ask(db, 400)
+                await node.set_price("s1")
+
+            await ask(db, 300)
+            late.then = ask_more
+            await slow.set_price("s1")
+            [hold] = await node.hold(wanted("o1", line("s1")))
+            assert hold.price_minor == 400
+        await late.close()
+
+    run(story())
+
+
 def test_a_price_set_is_the_price_of_the_next_hold(run, db, redis_url) -> None:
     """The price when the hold is made is the hold's; another price seen is refused with the new."""
 
     async def story() -> None:
         async with opened(db, redis_url) as node:
             [old] = await node.hold(wanted("o1", line("s1", 1, 250)))
-            await node.set_price("s1", 300)
+            await ask(db, 300)
+            await node.set_price("s1")
             with pytest.raises(Refused) as refusal:
                 await node.hold(wanted("o2", line("s1", 1, 250)))
             assert refusal.value.data == {"sku": "s1", "price_minor": 300}

@@ -74,7 +74,7 @@ async def price_set(call: Call) -> dict[str, Any]:
     """Change the price of a SKU of the shelf: in SQL, at the gate, then on the screens."""
     await own_sku(call)
     sku = await call.services.rooms.set_price(call.args.sku, call.args.price_minor)
-    await call.services.inventory.set_price(sku.id, sku.price_minor)
+    await call.services.inventory.set_price(sku.id)
     await call.services.rooms.tell_price(sku.id)
     return {"sku": sku.builtin()}
 

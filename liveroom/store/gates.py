@@ -85,16 +85,21 @@ class GateRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     base: int
     seq: int
     price: int
+    price_v: int = 0
     limit: int | None = None
     phase: int = Phase.ORDINARY
     waiting: bool = False
 
 
 class SetRow(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What a gate asks from now on; a limit of 0 is none."""
+    """What a gate asks from now on; a limit of 0 is none.
+
+    `price_v` grows with each change of the price: an older one never replaces a newer one.
+    """
 
     pool: str
     price: int | None = None
+    price_v: int = 0
     limit: int | None = None
     phase: int | None = None
     waiting: bool | None = None
@@ -184,6 +189,7 @@ class GateState(msgspec.Struct, kw_only=True):
     held: int
     n: int
     price: int
+    price_v: int = 0
     limit: int | None = None
     phase: int = Phase.ORDINARY
     waiting: bool = False

@@ -58,6 +58,7 @@ class PoolRow(NamedTuple):
     available: int
     seq: int
     price: int
+    price_v: int
     limit: int
     phase: Phase
 
@@ -181,6 +182,7 @@ def pools(conn: Connection, names: Iterable[str] | None = None) -> list[PoolRow]
         _AVAILABLE,
         _T.pools.c.seq,
         func.coalesce(_T.drops.c.price_minor, _T.skus.c.price_minor),
+        case((_T.pools.c.drop.is_(None), _T.skus.c.price_v), else_=0),
         func.coalesce(_LIMIT, 0),
         _T.drops.c.state,
     )
@@ -188,7 +190,8 @@ def pools(conn: Connection, names: Iterable[str] | None = None) -> list[PoolRow]
     query = query.outerjoin(_T.drops, _T.drops.c.id == _T.pools.c.drop)
     if names is not None:
         query = query.where(_T.pools.c.pool.in_(list(names)))
-    return [PoolRow(*row[:-1], phase_of(row[-1])) for row in conn.execute(query)]
+    found = conn.execute(query)
+    return [PoolRow._make((*asked, phase_of(state))) for *asked, state in found]
 
 
 def phase_of(state: str | None) -> Phase:
@@ -223,6 +226,7 @@ def gate_of(row: PoolRow, *, waiting: bool = False) -> GateRow:
         base=row.available,
         seq=row.seq,
         price=row.price,
+        price_v=row.price_v,
         limit=row.limit or None,
         phase=row.phase,
         waiting=waiting,

@@ -110,19 +110,21 @@ class Sweep:
 
         One sweep alone may meet a price between its commit and its gate.
         """
-        odd = {
-            row.pool: (row.price, row.limit, row.phase)
-            for row in rows
-            if (row.price, row.limit, row.phase) != gates[row.pool][3:]
-        }
+        odd = [row for row in rows if _asked(row) != gates[row.pool][3:]]
         lasting = [
-            SetRow(pool=pool, price=asked[0], limit=asked[1], phase=asked[2])
-            for pool, asked in odd.items()
-            if self._odd.get(pool) == asked
+            SetRow(
+                pool=row.pool,
+                price=row.price,
+                price_v=row.price_v,
+                limit=row.limit,
+                phase=row.phase,
+            )
+            for row in odd
+            if self._odd.get(row.pool) == _asked(row)
         ]
         for row in rows:
             self._odd.pop(row.pool, None)
-        self._odd |= odd
+        self._odd |= {row.pool: _asked(row) for row in odd}
         if lasting:
             log.warning("stock.gates_set", partition=part, pools=[row.pool for row in lasting])
             await self._fences.call(part, self._gates.set, lasting)
@@ -181,3 +183,8 @@ class Sweep:
             if len(old) < PAGE:
                 break
         return pruned
+
+
+def _asked(row: PoolRow) -> tuple[int, int, int]:
+    """What the gate of this pool should ask."""
+    return row.price, row.limit, row.phase

@@ -126,6 +126,7 @@ skus = Table(
     Column("position", Integer, nullable=False),
     Column("name", Text),
     Column("price_minor", BigInteger, nullable=False),
+    Column("price_v", BigInteger, nullable=False, default=0),  # grows with each change of it
     Column("limit_per_buyer", Integer),
     Index("ix_skus_product", "product"),
 )

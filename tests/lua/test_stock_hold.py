@@ -159,6 +159,20 @@ def test_a_cart_keeps_its_price(redis_url):
     inside(redis_url, story)
 
 
+def test_an_older_price_never_replaces_a_newer_one(redis_url):
+    """Whoever was slow on the way from SQL finds the price of a later commit, and leaves it."""
+
+    async def story(house):
+        await house.gates.set(0, EPOCH, [SetRow(pool="a", price=150, price_v=2)])
+        await house.gates.set(0, EPOCH, [SetRow(pool="a", price=120, price_v=1)])
+        await house.gates.set(0, EPOCH, [SetRow(pool="a", limit=3)])
+        assert (await house.gates.left(0, EPOCH, ["a"]))["a"].price == 150
+        await house.gates.set(0, EPOCH, [SetRow(pool="a", price=100, price_v=3)])
+        assert (await house.gates.left(0, EPOCH, ["a"]))["a"].price == 100
+
+    inside(redis_url, story)
+
+
 def test_a_due_line_is_not_grown(redis_url):
     """A cart's hold past its deadline must expire first, so that its TTL is set once."""
 

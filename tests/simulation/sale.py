@@ -347,11 +347,11 @@ class Sale:
 
     def _ask_more(self, number: int) -> Any:
         async def set_price(node: Node) -> None:
-            change = (
-                update(tables.skus).where(tables.skus.c.id == "s1").values(price_minor=200 + number)
-            )
+            skus = tables.skus.c
+            price = {"price_minor": 200 + number, "price_v": skus.price_v + 1}
+            change = update(tables.skus).where(skus.id == "s1").values(price)
             await node.db.write(lambda conn: conn.execute(change) and None)
-            await node.inventory.set_price("s1", 200 + number)
+            await node.inventory.set_price("s1")
 
         return set_price
 

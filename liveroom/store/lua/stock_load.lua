@@ -2,7 +2,7 @@
 -- Guarantees: never touches an epoch that was opened, however late it runs.
 -- Keys: the fence and the stock keys of the new epoch (keys.stock).
 -- Arguments: epoch, channel,
---   gates: msgpack of [{pool, base, seq, price, limit?, phase?, waiting?}],
+--   gates: msgpack of [{pool, base, seq, price, price_v?, limit?, phase?, waiting?}],
 --   counts: msgpack of [[pool, buyer, seq, units]].
 -- Returns: msgpack [word, now]; word ok | shut, where the fence has this epoch or a later one.
 -- Emits: nothing.
@@ -13,7 +13,7 @@ end
 redis.call('HSET', gates_key, '#', 0)
 for _, new in ipairs(cmsgpack.unpack(ARGV[3])) do
   redis.call('HSET', gates_key, new.pool, cmsgpack.pack({base = new.base, seq = new.seq, held = 0,
-    n = 0, price = new.price, limit = new.limit,
+    n = 0, price = new.price, price_v = new.price_v, limit = new.limit,
     phase = new.phase, waiting = new.waiting}))
 end
 for _, count in ipairs(cmsgpack.unpack(ARGV[4])) do
