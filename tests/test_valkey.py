@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -114,6 +115,31 @@ def test_a_killed_server_comes_back_under_the_same_url(tmp_path, run):
     until(answers)
     assert statuses == [-signal.SIGKILL]
     assert server.deaths == 1
+    server.stop()
+
+
+@pytest.mark.parametrize("name", ["plain", "x" * 120])
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_server_without_its_folder_comes_back_empty(tmp_path, run, name, killed):
+    """Killed beside it or cut off by it, it is there again under the same URL, with a new folder."""
+    server = EmbeddedValkey(tmp_path / name)
+    url = server.start()
+    first = server.pid
+    run(ask(url, "SET", "a", "lost"))
+    shutil.rmtree(server.folder)
+    Path(url.removeprefix("unix://")).unlink(missing_ok=True)
+    if killed:
+        os.kill(first, signal.SIGKILL)
+
+    def is_back() -> bool:
+        try:
+            return run(ask(url, "EXISTS", "a")) == 0
+        except Unavailable:
+            return False
+
+    until(is_back)
+    assert server.deaths == 1
+    assert (server.folder / "appendonlydir").is_dir()
     server.stop()
 
 

@@ -37,6 +37,8 @@ LOG_BYTES_MAX: Final = 8 * 1024 * 1024
 FAILED_STARTS_MAX: Final = 3
 SOCKET_PATH_BYTES_MAX: Final = 107  # sun_path of unix(7), less its closing zero
 RESTART_DELAY_S: Final = (0.05, 2.0)
+LOOK_EVERY_S: Final = 1.0
+"""How often it is asked whether the server can still be reached."""
 
 # Runs between fork and exec, in a process of its own: a preexec_fn would run Python in the
 # fork of a process with threads. 1 is PR_SET_PDEATHSIG; the parent may already be gone.
@@ -68,6 +70,7 @@ class StartFailed(Exception):
 class EmbeddedValkey:
     """One Valkey server in `data/valkey`, kept running between `start` and `stop`.
 
+    Where its folder vanishes it begins anew in an empty one: what it held can be rebuilt.
     `on_death` is called from the keeping thread with the exit status each time the server
     ends unasked; `deaths` counts those ends.
     """
@@ -83,6 +86,7 @@ class EmbeddedValkey:
         self._stopping = threading.Event()
         self._settled = threading.Event()
         self._trouble: str | None = None
+        self._said_from = 0  # where in the log the present server began
         self._thread: threading.Thread | None = None
 
     @property
@@ -102,7 +106,6 @@ class EmbeddedValkey:
         Raises:
             StartFailed: it ended again and again, or did not answer within `within_s`.
         """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if len(os.fsencode(self._socket)) > SOCKET_PATH_BYTES_MAX:
             self._private = Path(tempfile.mkdtemp(prefix="liveroom-"))
             self._socket = self._private / "valkey.sock"
@@ -137,7 +140,7 @@ class EmbeddedValkey:
         shortest, longest = RESTART_DELAY_S
         delay, failed = shortest, 0
         while not self._stopping.is_set():
-            answered = self._run_once()
+            answered = self._try_once()
             if self._stopping.is_set():
                 return
             failed = 0 if answered else failed + 1
@@ -148,24 +151,38 @@ class EmbeddedValkey:
                 return
             self._stopping.wait(delay)
 
-    def _run_once(self) -> bool:
-        """Run one server to its end; whether it ever answered."""
+    def _try_once(self) -> bool:
+        """The same as `_run_once`, and False where the folder is in the way of it."""
         try:
-            process = self._spawn()
+            return self._run_once()
         except OSError as error:
             self._trouble = str(error)
-            log.error("valkey cannot be started", error=str(error))  # noqa: TRY400
+            log.error("valkey cannot be kept running", error=str(error))  # noqa: TRY400
             return False
+
+    def _run_once(self) -> bool:
+        """Run one server to its end; whether it ever answered."""
+        process = self._spawn()
         if process is None:
             return False
         answered = self._wait_for_answer(process)
         if answered:
             self._trouble = None
             self._settled.set()
-        status = process.wait()
+        status = self._wait_for_end(process)
         if not self._stopping.is_set():
             self._report(status)
         return answered
+
+    def _wait_for_end(self, process: subprocess.Popen[bytes]) -> int:
+        """Its exit status; one whose socket is gone is ended, since nobody can reach it."""
+        while True:
+            try:
+                return process.wait(LOOK_EVERY_S)
+            except subprocess.TimeoutExpired:
+                if not self._socket.exists() and not self._stopping.is_set():
+                    log.error("valkey's socket is gone", socket=str(self._socket))  # noqa: TRY400
+                    process.kill()
 
     def _report(self, status: int) -> None:
         self.deaths += 1
@@ -177,6 +194,8 @@ class EmbeddedValkey:
 
     def _spawn(self) -> subprocess.Popen[bytes] | None:
         """The started process, or None when we were told to stop meanwhile."""
+        for folder in (self.folder, self._socket.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = self._lock_folder()
         if lock is None:
             return None
@@ -261,11 +280,14 @@ class EmbeddedValkey:
         return lines[-1].strip() if lines else ""
 
     def _said(self) -> str:
-        """What the present server has logged, at most its last 64 KiB."""
-        with (self.folder / "valkey.log").open("rb") as said:
-            size = said.seek(0, os.SEEK_END)
-            said.seek(max(getattr(self, "_said_from", 0), size - 65536))
-            return said.read().decode(errors="replace")
+        """What the present server has logged, at most its last 64 KiB; nothing without a log."""
+        try:
+            with (self.folder / "valkey.log").open("rb") as said:
+                size = said.seek(0, os.SEEK_END)
+                said.seek(max(self._said_from, size - 65536))
+                return said.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def _keep_names(self) -> None:
         """Have the folder of its file on disk: Valkey syncs what is in it, not its own name."""
