@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, select
 
 from liveroom.bookkeeping import (
     LOCKED_ORDERS,
@@ -40,19 +40,32 @@ class Closing(NamedTuple):
     payments: list[Row[Any]]
 
 
+Page = list[tuple[int, str]]
+"""Orders as (pay_by, id), in that order."""
+
 _T = tables
 
 
-def due_orders(conn: Connection, limit: int, beyond: tuple[int, str]) -> list[tuple[int, str]]:
-    """Orders to close or to finish closing, as (pay_by, id) in that order, after `beyond`."""
+def due_orders(conn: Connection, limit: int, beyond: tuple[int, str]) -> Page:
+    """Placed orders whose time to pay has passed, after `beyond`."""
     orders = _T.orders.c
-    at = now_ms(conn)
+    return _page(conn, limit, beyond, orders.state == "placed", orders.pay_by <= now_ms(conn))
+
+
+def closing_orders(conn: Connection, limit: int, beyond: tuple[int, str]) -> Page:
+    """Orders that are closing, after `beyond`."""
+    return _page(conn, limit, beyond, _T.orders.c.state == "closing")
+
+
+def _page(
+    conn: Connection, limit: int, beyond: tuple[int, str], *where: ColumnElement[bool]
+) -> Page:
+    orders = _T.orders.c
     pay_by, last = beyond
     rows = conn.execute(
         select(orders.pay_by, orders.id)
         .where(
-            orders.state.in_(("placed", "closing")),
-            (orders.pay_by <= at) | (orders.state == "closing"),
+            *where,
             (orders.pay_by > pay_by) | ((orders.pay_by == pay_by) & (orders.id > last)),
         )
         .order_by(orders.pay_by, orders.id)

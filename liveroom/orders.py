@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -20,6 +20,7 @@ from liveroom import closing, refunding, shapes
 from liveroom.batching import Batcher
 from liveroom.bookkeeping import After, News
 from liveroom.deciding import Known, Plan, Wish, first_answer, order_of
+from liveroom.ending import CLOSE_MAX_S, Ending
 from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
 from liveroom.faults import point
 from liveroom.inventory import HoldLineRequest, HoldRequest, Inventory
@@ -40,10 +41,6 @@ WAITING_MAX: Final = 20_000
 ANSWER_MAX_S: Final = 1.9
 TRIES_MAX: Final = 4
 RETRY_FIRST_S: Final = 0.05
-DUE_MAX: Final = 100
-DUE_PAGES_MAX: Final = 100
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -68,7 +65,8 @@ class Orders:
     """Places orders, shows them, ends them, and takes in what providers say of them.
 
     `pay_within_s` counts from the commit by the database's clock; an order whose provider
-    does not answer while it is closing ends after `closing_max_s` all the same.
+    does not answer while it is closing ends after `closing_max_s` all the same; each time it
+    waits for `close_max_s` at most.
     """
 
     def __init__(
@@ -81,6 +79,7 @@ class Orders:
         *,
         pay_within_s: float,
         closing_max_s: float = 60.0,
+        close_max_s: float = CLOSE_MAX_S,
     ) -> None:
         self._db = db
         self._inventory = inventory
@@ -91,8 +90,14 @@ class Orders:
         self._lookups = Batcher(self._look_up, size_max=LOOKUPS_MAX, waiting_max=WAITING_MAX)
         self._recent = Recent(db)
         self._telling = Telling(inventory, backplane)
-        self._settling = Settling(
-            db, inventory, payments, self._telling, closing_max_ms=round(closing_max_s * 1000)
+        self._settling = Settling(db, inventory, payments, self._telling)
+        self._ending = Ending(
+            db,
+            payments,
+            self._telling,
+            self._settling.settle,
+            closing_max_ms=round(closing_max_s * 1000),
+            close_max_s=close_max_s,
         )
 
     async def close(self) -> None:
@@ -100,6 +105,7 @@ class Orders:
         await self._placing.close()
         await self._lookups.close()
         await self._recent.close()
+        await self._ending.close()
         await self._settling.close()
         await self._telling.all_told()
 
@@ -324,13 +330,21 @@ class Orders:
         cancelled. `illegal_transition` for an order that is paid or has ended.
         """
         begun = await self._db.write(lambda conn: closing.begin_cancelling(conn, order, buyer))
-        await self._settling.finish(begun)
+        await self._ending.finish(begun)
         await self._telling.all_told()  # who cancels to buy again must find the units free
         return await self.show(order, buyer)
 
     async def expire_once(self) -> int:
-        """End all orders whose time to pay has passed; how many were looked at."""
-        return await self._settling.expire_once()
+        """Begin to close all orders whose time to pay has passed; how many were looked at.
+
+        Those that nobody can pay any more end at once; the others when their providers have
+        been asked, by `end_closing_once`.
+        """
+        return await self._ending.expire_once()
+
+    async def end_closing_once(self) -> int:
+        """End closing orders whose payments can be closed; how many were looked at."""
+        return await self._ending.end_closing_once()
 
     # ── what providers say ────────────────────────────────────────────────────────────────
 

@@ -102,6 +102,7 @@ class Node:
         self._chores.every(CHECK_EVERY_S, "positions", self._hub.check)
         self._promotions.start()
         self._sweeper.start()
+        self._asker.start()
         self._tidier.start()
         if self._siblings is not None:
             await self._siblings.start()
@@ -119,6 +120,7 @@ class Node:
         if self._siblings is not None:
             await self._siblings.close()
         await self._sweeper.close()
+        await self._asker.close()
         await self._tidier.close()
         await self._chores.close()
         await self._promotions.close_down()
@@ -184,9 +186,17 @@ class Node:
                 "orders": orders.expire_once,
                 "captures": orders.settle_waiting_once,
                 "drops": promotions.mend_once,
+            },
+            holder=self.name,
+        )
+        self._asker = Sweeper(
+            database,
+            {
+                "closing": orders.end_closing_once,
                 "outbox": Outbox(database, {"refund": orders.refund}).run_once,
             },
             holder=self.name,
+            lease="asker",
         )
         self._tidier = Sweeper(
             database,

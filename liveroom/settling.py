@@ -1,29 +1,23 @@
-"""What becomes of orders by time and by money.
+"""What becomes of orders by money: what providers say is taken in, refunds are asked for.
 
-The transactions are in `closing.py` and `captures.py`; here is what must be asked of providers
-and of the gates in between.
-
-The provider and the gates are always asked outside of a transaction, and every transaction
-looks again at what it finds: whoever comes first, sweeper, buyer or webhook, the others do
-nothing. One order that fails stops none of the others.
+The transactions are in `captures.py`; here is what must be asked of providers and of the gates
+in between, always outside of a transaction. One event that fails stops none of the others.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 import structlog
 from sqlalchemy import Row
 
-from liveroom import captures, closing, refunding
+from liveroom import captures, refunding
 from liveroom.batching import Batcher
 from liveroom.bookkeeping import After, Wanted
 from liveroom.captures import Late, Saying
-from liveroom.closing import Closing
 from liveroom.errors import Invalid, Refused, Unavailable
 from liveroom.faults import point
 from liveroom.inventory import Hold, HoldLineRequest, HoldRequest, Inventory
@@ -37,13 +31,11 @@ WAITING_MAX: Final = 10_000
 DUE_MAX: Final = 100
 DUE_PAGES_MAX: Final = 100
 
-T = TypeVar("T")
-
 log = structlog.get_logger()
 
 
 class Settling:
-    """Ends orders that nobody paid, and takes in what providers say."""
+    """Takes in what providers say, and asks them to give back."""
 
     def __init__(
         self,
@@ -51,88 +43,16 @@ class Settling:
         inventory: Inventory,
         payments: Payments,
         telling: Telling,
-        *,
-        closing_max_ms: int,
     ) -> None:
         self._db = db
         self._inventory = inventory
         self._payments = payments
         self._telling = telling
-        self._closing_max_ms = closing_max_ms
         self._taking_in = Batcher(self._take_in, size_max=BATCH_MAX, waiting_max=WAITING_MAX)
 
     async def close(self) -> None:
         """Take in what was said so far."""
         await self._taking_in.close()
-
-    async def expire_once(self) -> int:
-        """Close all orders whose time to pay has passed; how many were looked at.
-
-        One that fails is logged and tried at the next sweep, and stops none of the others.
-        """
-        looked_at, beyond = 0, (0, "")
-        for _ in range(DUE_PAGES_MAX):
-            due = await self._db.read(partial(closing.due_orders, limit=DUE_MAX, beyond=beyond))
-            if not due:
-                break
-            beyond = due[-1]
-            looked_at += len(due)
-            ids = [order for _, order in due]
-            begun = await self._in_one_or_alone(ids, self._begin)
-            point("expiry.closing")
-            await self.finish(begun)
-        return looked_at
-
-    async def _begin(self, ids: Sequence[str]) -> list[Closing]:
-        return await self._db.write(lambda conn: closing.begin_closing(conn, ids, due_only=True))
-
-    async def finish(self, closings: Sequence[Closing]) -> None:
-        """Ask the providers, then end those whose payments are closed."""
-        closed = await asyncio.gather(*(self._close_payments(one) for one in closings))
-        ids = [one.order for one, ended in zip(closings, closed, strict=True) if ended]
-        point("expiry.payments_closed")
-        await self._in_one_or_alone(ids, self._end)
-
-    async def _end(self, ids: Sequence[str]) -> list[None]:
-        after = await self._db.write(lambda conn: closing.finish_closing(conn, ids))
-        point("expiry.committed")
-        self._telling.tell(after)
-        return []
-
-    async def _close_payments(self, one: Closing) -> bool:
-        """Whether the order may end now: nothing can be captured, or it has waited too long."""
-        try:
-            for payment in one.payments:
-                provider = self._payments.provider(payment.provider)
-                said = await provider.close(payment=payment.id, reference=payment.reference)
-                if said is not None:
-                    await self.settle(said)
-                    return False
-        except Exception:
-            log.exception("orders.close_failed", order=one.order)
-            return await self._db.now_ms() - one.since >= self._closing_max_ms
-        return True
-
-    async def _in_one_or_alone(
-        self, ids: Sequence[str], run: Callable[[Sequence[str]], Awaitable[list[T]]]
-    ) -> list[T]:
-        """All in one transaction; where that fails, each alone, once, its failure its own."""
-        if not ids:
-            return []
-        try:
-            return await run(ids)
-        except Unavailable:
-            raise
-        except Exception:
-            log.exception("orders.batch_failed", orders=len(ids))
-            if len(ids) == 1:
-                return []
-        done: list[T] = []
-        for order in ids:
-            done += await self._in_one_or_alone([order], run)
-        return done
-
-    # ── what providers say ────────────────────────────────────────────────────────────────
 
     async def settle(self, said: Webhook) -> None:
         """Take in, once, what a provider said. Returns after the commit.

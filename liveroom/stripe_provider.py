@@ -1,16 +1,18 @@
 """Stripe as a payment provider: PaymentIntents, refunds and signed webhooks.
 
-Installed with the extra `stripe`. The library's calls are synchronous and run in threads. A
-PaymentIntent stays open after a declined card, so that the buyer tries another one with the
-same client secret: a decline is no end of the payment. What Stripe has not answered is asked
-again; each request has a key under which it happens once, and a refund is looked for before
-it is made, since Stripe forgets keys after a day.
+Installed with the extra `stripe`. The library's calls are synchronous and run in threads of
+their own, which nobody else waits for when Stripe hangs. A PaymentIntent stays open after a
+declined card, so that the buyer tries another one with the same client secret: a decline is no
+end of the payment. What Stripe has not answered is asked again; each request has a key under
+which it happens once, and a refund is looked for before it is made, since Stripe forgets keys
+after a day.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -20,7 +22,10 @@ import stripe
 from liveroom.errors import Denied, Invalid, Refused, Unavailable
 from liveroom.payments import WINDOW_S, Kind, Started, Webhook
 
-TIMEOUT_S: Final = 10
+TIMEOUT_S: Final = 5
+"""For each of a call's two tries."""
+THREADS_MAX: Final = 16
+"""Twice as many as settle by themselves (`ending.ASKED_AT_ONCE_MAX`): the rest is for buyers."""
 REFUNDS_MAX: Final = 100
 
 T = TypeVar("T")
@@ -73,6 +78,8 @@ class Stripe:
     ) -> None:
         self._webhook_secrets = tuple(webhook_secrets)
         self._session = requests.Session()
+        self._session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=THREADS_MAX))
+        self._threads = ThreadPoolExecutor(THREADS_MAX, "stripe")
         self._client = stripe.StripeClient(
             secret_key,
             base_addresses={"api": api_base} if api_base else {},
@@ -82,6 +89,7 @@ class Stripe:
 
     async def stop(self) -> None:
         """Close the connections."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._session.close()
 
     async def start(
@@ -209,7 +217,7 @@ class Stripe:
     async def _call(self, call: Callable[[], T]) -> T:
         """Run a call of the library, its errors as ours."""
         try:
-            return await asyncio.to_thread(call)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         except _REFUSALS as fault:
             raise Refused("payment_declined", fault.user_message or None) from fault
         except stripe.StripeError as fault:

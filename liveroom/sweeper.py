@@ -18,6 +18,7 @@ from liveroom.store.database import Database
 
 LEASE_MS: Final = 5_000
 STEP_MAX_S: Final = 30.0
+END_MAX_S: Final = 2.0
 
 Step = Callable[[], Awaitable[object]]
 
@@ -53,9 +54,11 @@ class Sweeper:
         self._task = asyncio.create_task(self._run(), name="sweeper")
 
     async def close(self) -> None:
-        """Let the sweep under way finish, then stop."""
+        """Let the sweep under way finish, for a moment, then stop it where it stands."""
         self._ending.set()
         if self._task is not None:
+            await asyncio.wait([self._task], timeout=END_MAX_S)
+            self._task.cancel()
             await asyncio.wait([self._task])
 
     async def sweep_once(self) -> bool:

@@ -70,6 +70,7 @@ class Floor:
         redis_url: str,
         *,
         closing_max_s: float,
+        close_max_s: float,
         ttl_s: float,
         provider: type[Sandbox] = Sandbox,
         **stock: Any,
@@ -92,6 +93,7 @@ class Floor:
             self.counters,
             pay_within_s=60,
             closing_max_s=closing_max_s,
+            close_max_s=close_max_s,
         )
         self.promotions = Promotions(db, self.inventory, self.backplane, self.clock)
         self.waitlist = Waitlist(db, self.inventory, self.backplane, self.clock)
@@ -208,6 +210,11 @@ class Floor:
         """Change the room's row, as the rooms service would."""
         await self.change(update(tables.rooms).values(**values))
 
+    async def expire(self) -> None:
+        """End all orders whose time to pay has passed."""
+        await self.orders.expire_once()
+        await self.orders.end_closing_once()
+
     async def overdue(self, *orders: str) -> None:
         """Let the time to pay of these orders pass."""
         await self.change(
@@ -257,6 +264,7 @@ async def floor(
     *,
     limits: dict[str, int] | None = None,
     closing_max_s: float = 60,
+    close_max_s: float = 10,
     ttl_s: float = 600,
     **more: Any,
 ) -> AsyncIterator[Floor]:
@@ -266,7 +274,8 @@ async def floor(
     """
     if stock is not None:
         await db.write(lambda conn: stock_a_shop(conn, stock, limits or {}))
-    one = Floor(db, redis_url, closing_max_s=closing_max_s, ttl_s=ttl_s, **more)
+    waits = {"closing_max_s": closing_max_s, "close_max_s": close_max_s}
+    one = Floor(db, redis_url, ttl_s=ttl_s, **waits, **more)
     await one.open()
     try:
         yield one

@@ -24,7 +24,7 @@ async def a_busy_day(shop) -> None:
     lost = await shop.orders_payment("lost", buyer="lost")
     await shop.orders.cancel("cancelled", "cancelled")
     await shop.overdue("expired", "late", "lost")
-    await shop.orders.expire_once()
+    await shop.expire()
     await shop.settle_down()
     await shop.press(late)
     await shop.settle_down()
@@ -194,7 +194,7 @@ def test_an_audit_beside_a_sale_raises_no_false_alarm(run, db, redis_url, whole)
                         await shop.orders.cancel(order, buyer)
                     case 1:
                         await shop.overdue(order)
-                        await shop.orders.expire_once()
+                        await shop.expire()
                     case 2:
                         await shop.pay(order, buyer=buyer)
                     case 3:
@@ -251,7 +251,7 @@ def test_a_repeated_audit_reads_what_is_new(run, books, redis_url, planted) -> N
             await shop.give_back("new", amount_minor=100, why="new")
             await shop.buy("gone", buyer="gone")
             await shop.overdue("gone")
-            await shop.orders.expire_once()
+            await shop.expire()
             await shop.settle_down()
             report = await auditor.audit()
             assert report.ok, report
@@ -260,7 +260,7 @@ def test_a_repeated_audit_reads_what_is_new(run, books, redis_url, planted) -> N
             await shop.buy("newer", buyer="new")
             assert (await auditor.audit()).ok
             await shop.overdue("newer")
-            await shop.orders.expire_once()
+            await shop.expire()
             await shop.settle_down()
             await books.write(lambda conn: conn.execute(text(CHANGES[planted])) and None)
             for _ in range(2):

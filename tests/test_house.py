@@ -39,7 +39,8 @@ SIDEWAYS = {
 PARTS = {
     **dict.fromkeys(("bookkeeping", "captures", "closing", "deciding", "outbox"), "orders"),
     **dict.fromkeys(
-        ("expiring", "placing", "recent", "refunding", "settling", "sweeper", "telling"), "orders"
+        ("ending", "expiring", "placing", "recent", "refunding", "settling", "sweeper", "telling"),
+        "orders",
     ),
     **dict.fromkeys(("counting", "onair", "picture", "shelves"), "rooms"),
     **dict.fromkeys(("carving", "drawing"), "promotions"),

@@ -456,7 +456,7 @@ def test_orders_expire_by_the_clock_of_the_database(run, db, redis_url) -> None:
             for n in range(5):
                 await one.buy(f"o{n}", buyer=f"b{n}")
             await one.overdue("o0", "o1", "o2")
-            await asyncio.gather(one.orders.expire_once(), two.orders.expire_once())
+            await asyncio.gather(one.expire(), two.expire())
             states = [await one.state(f"o{n}") for n in range(5)]
             assert states == ["expired"] * 3 + ["placed"] * 2
             await two.settle_down()
@@ -477,11 +477,11 @@ def test_one_bad_order_does_not_stop_the_expiry(run, db, redis_url) -> None:
             lines = tables.order_lines
             await shop.change(update(lines).where(lines.c.order == "o1").values(qty=99))
             await shop.overdue("o0", "o1", "o2", "o3")
-            await shop.orders.expire_once()
+            await shop.expire()
             states = [await shop.state(f"o{n}") for n in range(4)]
             assert states == ["expired", "closing", "expired", "expired"]
             await shop.change(update(lines).where(lines.c.order == "o1").values(qty=1))
-            await shop.orders.expire_once()
+            await shop.expire()
             assert await shop.state("o1") == "expired"
             await shop.check()
 
@@ -613,7 +613,7 @@ def test_money_that_came_before_the_end_pays(run, db, redis_url) -> None:
                 await shop.buy(order)
                 await shop.payments.succeed(await shop.orders_payment(order))  # its webhook is late
             await shop.overdue("o1")
-            await shop.orders.expire_once()
+            await shop.expire()
             assert await shop.state("o1") == "paid"
             assert (await shop.orders.cancel("o2", "ann")).state == "paid"
             assert await shop.left() == 3
@@ -704,7 +704,7 @@ def test_a_silent_provider_holds_an_order_for_a_while(
             await shop.buy("o1")
             await shop.payments.start(order="o1", buyer="ann", provider="silent")
             await shop.overdue("o1")
-            await shop.orders.expire_once()
+            await shop.expire()
             assert await shop.state("o1") == state
             assert await shop.left() == (4 if state == "closing" else 5)
             await shop.check()
@@ -720,7 +720,7 @@ async def _ended(shop, order: str, ending: str, *lines) -> str:
         await shop.orders.cancel(order, "ann")
     else:
         await shop.overdue(order)
-        await shop.orders.expire_once()
+        await shop.expire()
     assert await shop.state(order) == ending
     await shop.settle_down()
     return payment

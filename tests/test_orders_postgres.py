@@ -100,7 +100,7 @@ def test_sweeper_against_webhook(run, nodes, redis_url) -> None:
             dice = random.Random(3)
             presses = [partial(two.press, payment) for payment in payments for _ in range(2)]
             dice.shuffle(presses)
-            sweeps = [one.orders.expire_once, two.orders.expire_once]
+            sweeps = [one.expire, two.expire]
             await asyncio.gather(*(insist(call) for call in sweeps + presses))
             await two.settle_down()
             await one.orders.settle_waiting_once()
@@ -121,7 +121,7 @@ def test_a_late_payment_and_its_refund(run, nodes, redis_url) -> None:
                 await shop.buy(order, buyer=order)
                 payments[order] = await shop.orders_payment(order, buyer=order)
                 await shop.overdue(order)
-                await shop.orders.expire_once()
+                await shop.expire()
                 await shop.settle_down()
             await asyncio.gather(*(shop.press(one) for one in payments.values()))
             await shop.settle_down()

@@ -331,7 +331,7 @@ def test_an_order_that_ends_after_the_drop(run, db, redis_url) -> None:
             late = await one.orders_payment("o1")
             await one.promotions.close("r1", drop.id)
             await one.overdue("o1")
-            await one.orders.expire_once()
+            await one.expire()
             await one.orders.cancel("o2", "ann")
             await one.settle_down()
             for _ in range(3):

@@ -245,7 +245,7 @@ def test_money_of_a_late_order_that_could_not_go_back_can_be_tried_again(
             await shop.buy("o1")
             payment = await shop.orders_payment("o1")
             await shop.overdue("o1")
-            await shop.orders.expire_once()
+            await shop.expire()
             await shop.settle_down()
             await shop.buy("o2", buyer="bo")
             await shop.press(payment)
@@ -337,7 +337,7 @@ async def bring(shop: Floor, order: str, state: str) -> str:
         await shop.db.write(lambda conn: closing.begin_cancelling(conn, order, order))
     if state == "expired":
         await shop.overdue(order)
-        await shop.orders.expire_once()
+        await shop.expire()
     if state == "cancelled":
         await shop.orders.cancel(order, order)
     if state in ("paid", "refund_pending", "refunded"):
@@ -364,7 +364,7 @@ async def happen(shop: Floor, order: str, payment: str, event: str) -> None:
             await shop.orders.cancel(order, order)
         case "expire":
             await shop.overdue(order)
-            await shop.orders.expire_once()
+            await shop.expire()
         case "refund":
             await shop.give_back(order)
         case _:

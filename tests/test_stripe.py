@@ -11,11 +11,13 @@ import pytest
 import stripe
 from cardholder import DECLINED, GOOD, HOOK, KEY, LocalStripe
 from shopfloor import Floor, floor
+from silentstripe import SilentStripe, silent_stripe
 
 from liveroom import cli
 from liveroom.errors import LiveroomError, Refused, Unavailable
 from liveroom.ids import new_id
 from liveroom.stripe_provider import Stripe
+from tests.crowd import until
 from tests.live import Live, Seat
 
 
@@ -216,7 +218,7 @@ def test_money_that_comes_while_an_order_expires(run, db, redis_url, bank) -> No
                 references[order] = payment.client_secret.partition("_secret_")[0]
             assert bank.card(references["late"], GOOD) == 200
             await shop.overdue("late", "never")
-            await shop.orders.expire_once()
+            await shop.expire()
             assert [await shop.state(one) for one in ("late", "never")] == ["paid", "expired"]
             assert bank.intent(references["never"])["status"] == "canceled"
             assert await shop.left() == 4
@@ -228,6 +230,39 @@ def test_money_that_comes_while_an_order_expires(run, db, redis_url, bank) -> No
             await provider.stop()
 
     run(story())
+
+
+def test_orders_whose_provider_hangs_wait_for_it_alone(run, db, redis_url) -> None:
+    """More of them than are asked at once end one by one when they have waited long enough."""
+
+    async def story(hanging: SilentStripe) -> None:
+        unpaid = [f"o{number}" for number in range(12)]
+        async with floor(db, redis_url, {"s1": 20}, close_max_s=0.2) as shop:
+            provider = Stripe(KEY, [HOOK], api_base=hanging.url)
+            shop.payments._providers["stripe"] = provider
+            for order in unpaid:
+                await shop.buy(order)
+                await shop.payments.start(order=order, buyer="ann", provider="stripe")
+            await shop.buy("no payment")
+            await shop.buy("elsewhere")
+            await shop.orders_payment("elsewhere")
+            await shop.overdue(*unpaid, "no payment", "elsewhere")
+            await shop.orders.expire_once()
+            assert await shop.state("no payment") == "expired"
+            assert hanging.unanswered == []
+            await shop.orders.end_closing_once()
+            assert await shop.state("elsewhere") == "expired"
+            assert {await shop.state(order) for order in unpaid} == {"closing"}
+            await until(lambda: hanging.unanswered)
+            async with floor(db, redis_url, closing_max_s=0, close_max_s=0.2) as patient:
+                patient.payments._providers["stripe"] = provider
+                await patient.orders.end_closing_once()
+            assert {await shop.state(order) for order in unpaid} == {"expired"}
+            await shop.check()
+            await provider.stop()
+
+    with silent_stripe() as hanging:
+        run(story(hanging))
 
 
 def test_a_sale_through_stripe(bank, tmp_path) -> None:

@@ -150,7 +150,7 @@ def test_expiry_was_kept_in_redis_alone(told) -> None:
         await one.settle_down()
         await one.client.flushall()
         await one.overdue("o1")
-        await two.orders.expire_once()
+        await two.expire()
         assert await one.state("o1") == "expired"
         assert await insist(two, "o2", ("s1", 2), buyer="bob") == "placed"
 
@@ -161,14 +161,14 @@ def test_a_cancelled_order_was_restocked_twice(told) -> None:
     """Cancelled on both nodes while the sweepers of both let it expire: two units come back."""
 
     async def end(shop: Floor) -> None:
-        await asyncio.gather(shop.orders.expire_once(), shop.orders.cancel("o1", "ann"))
+        await asyncio.gather(shop.expire(), shop.orders.cancel("o1", "ann"))
 
     async def story(one: Floor, two: Floor) -> None:
         await one.buy("o1", ("s1", 2))
         await one.overdue("o1")
         ended = await asyncio.gather(*(end(shop) for shop in (one, two)), return_exceptions=True)
         assert all(error is None or isinstance(error, LiveroomError) for error in ended), ended
-        await one.orders.expire_once()
+        await one.expire()
         assert await one.state("o1") in ("cancelled", "expired")
         await two.settle_down()
         assert await one.left() == 5
@@ -244,11 +244,11 @@ def test_one_bad_order_stopped_the_expiry_of_all(told) -> None:
         bad = update(lines).where(lines.c.order == "o0")
         await one.change(bad.values(qty=99))
         await one.overdue("o0", "o1", "o2", "o3")
-        await one.orders.expire_once()
+        await one.expire()
         states = [await one.state(f"o{n}") for n in range(4)]
         assert states == ["closing", "expired", "expired", "expired"]
         await one.change(bad.values(qty=1))
-        await one.orders.expire_once()
+        await one.expire()
         assert await one.state("o0") == "expired"
 
     told(story, {"s1": 9})
@@ -285,7 +285,7 @@ def test_days_were_computed_as_minutes(told) -> None:
         order = await one.buy("o1", buyer="bob")
         assert order.pay_by - order.placed_at == 60_000
         await one.inventory.sweep_once()
-        await one.orders.expire_once()
+        await one.expire()
         assert len(await one.inventory.cart("ann", "r1")) == 1
         assert await one.state("o1") == "placed"
 

@@ -86,7 +86,10 @@ class Node:
     async def chore(self, number: int) -> None:
         """One of what a server does again and again by itself."""
         sweep, look = self.inventory.sweep_once, self.inventory.check_once
-        steps = (sweep, look, self.orders.expire_once, sweep, self.orders.settle_waiting_once)
+        steps = (
+            *(sweep, look, self.orders.expire_once, self.orders.end_closing_once),
+            *(sweep, self.orders.settle_waiting_once),
+        )
         with contextlib.suppress(LiveroomError):  # a server logs it, and tries again
             await steps[number % len(steps)]()
 
