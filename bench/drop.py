@@ -8,9 +8,9 @@ order was meant to be sent. Afterwards the orders on disk are compared with the 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,9 @@ import orjson
 import uuid_utils
 from rich.console import Console
 
+from bench import checker
 from bench.crew import Boss, Crew
+from bench.history import Asked, Line, Recorder, merged, save
 from bench.latency import Bins
 from bench.peers import orders as plain_orders
 from bench.report import Report
@@ -63,11 +65,13 @@ def run(target: Target, plan: Plan, console: Console, command: str) -> Report:
     finally:
         crew.close()
         cut = watchers.leave()
+    lines = merged(one["history"] for one in results)
     if plan.history is not None:
-        _write_history(plan.history, results)
+        save(plan.history, lines)
     acked = [order for one in results for order in one["acked"]]
     codes = Counter(code for one in results for code in one["codes"])
     faults = check(target, acked, room, sku, plan.units, sold_out=codes["sold_out"] > 0)
+    faults |= prove(target, room, sku, plan.units, lines)
     faults["watchers_cut"] = cut
     report = _report(plan, results, command, spent, faults)
     if plan.peers:
@@ -83,7 +87,7 @@ def _spec(target: Target, plan: Plan, room: str, sku: str, at: int) -> dict[str,
     rate = None if plan.rate is None else plan.rate / plan.processes
     return {
         "url": target.url, "secret": target.secret, "room": room, "sku": sku, "rate": rate,
-        "numbers": numbers, "most": plan.units * 2 // plan.processes + 1,
+        "at": at, "numbers": numbers, "most": plan.units * 2 // plan.processes + 1,
     }  # fmt: skip
 
 
@@ -154,12 +158,10 @@ def _orders(target: Target, room: str) -> list[dict[str, Any]]:
         after = f"&after={page['next']}"
 
 
-def _write_history(path: Path, results: list[dict[str, Any]]) -> None:
-    """Every call and answer as JSON lines, in time: invoke, ok, fail, info (no answer)."""
-    lines = sorted((line for one in results for line in one["history"]), key=lambda line: line[0])
-    names = ("t", "buyer", "type", "order", "code")
-    with path.open("w") as file:
-        file.writelines(json.dumps(dict(zip(names, line, strict=True))) + "\n" for line in lines)
+def prove(target: Target, room: str, sku: str, units: int, lines: Sequence[Line]) -> dict[str, int]:
+    """Compare what each client was told, in order, with the books: every count must be 0."""
+    books = checker.read_books(lambda path: target.http("GET", path), room, sku)
+    return checker.counts(checker.check(lines, books, stock={f"sku:{sku}": units}))
 
 
 # ── in the load process ───────────────────────────────────────────────────────────────────
@@ -188,7 +190,7 @@ class Sale:
         self._spec = spec
         self._boss = boss
         self._seats: list[Seat] = []
-        self._calls: dict[int, tuple[Seat, str, float]] = {}
+        self._calls: dict[int, tuple[Seat, str, float, Asked]] = {}
         self._last_id = 0
         self._over = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -199,7 +201,7 @@ class Sale:
         self.acked: list[str] = []
         self.codes: list[str] = []
         self.bins, self.timeline = Bins(), Timeline()
-        self.history: list[tuple[float, int, str, str, str | None]] = []
+        self.history = Recorder(spec["at"])
 
     async def connect(self) -> None:
         """Seat every buyer."""
@@ -235,13 +237,11 @@ class Sale:
 
     def result(self) -> dict[str, Any]:
         """What this process has seen."""
-        for seat, order, _ in self._calls.values():
-            self.history.append((time.monotonic(), seat.number, "info", order, None))
         return {
             "acked": self.acked, "codes": self.codes, "bins": self.bins.counts,
             "timeline": self.timeline.counts(),
             "began": self.began, "last_ok": self.last_ok, "unanswered": len(self._calls),
-            "history": self.history,
+            "history": self.history.lines,
         }  # fmt: skip
 
     async def _all_answered(self) -> None:
@@ -256,8 +256,9 @@ class Sale:
     def _order(self, seat: Seat, due: float, order: str | None = None) -> None:
         self._last_id += 1
         order = order or str(uuid_utils.uuid7())
-        self._calls[self._last_id] = (seat, order, due)
-        self.history.append((time.monotonic(), seat.number, "invoke", order, None))
+        data = {"order": order, "lines": [{"sku": self._spec["sku"], "qty": 1}]}
+        asked = self.history.invoke(f"buyer-{seat.number}", "order.place", data)
+        self._calls[self._last_id] = (seat, order, due, asked)
         lines = f'[{{"sku":"{self._spec["sku"]}","qty":1}}]'
         seat.send(
             f'{{"id":{self._last_id},"cmd":"order.place","data":{{"order":"{order}","lines":{lines}}}}}'.encode()
@@ -272,27 +273,31 @@ class Sale:
 
     def _answer(self, message: dict[str, Any]) -> None:
         now = time.monotonic()
-        seat, order, due = self._calls.pop(message["re"])
+        seat, order, due, asked = self._calls.pop(message["re"])
         error = message.get("error")
-        code = None if error is None else str(error["code"])
-        self.history.append((now, seat.number, "fail" if error else "ok", order, code))
         if error is None:
+            self.history.ok(asked, message["ok"]["order"])
             self.bins.add((now - due) * 1000)
             self.timeline.add(now, (now - due) * 1000)
             self.acked.append(order)
             self.last_ok = now
             if len(self.acked) % 50 == 0:
                 self._boss.progress(len(self.acked))
-        elif error["retry"]:
-            self._retrying += 1
-            self._loop.call_later(RETRY_S, self._again, seat, due, order)
         else:
-            self.codes.append(code or "")
-            self.sold_out = self.sold_out or code == "sold_out"
+            self.history.refused(asked, error)
+            self._refused(error, seat, due, order)
         if error is None and self._closed_loop:
             self._order(seat, now)
         if not self._calls:
             self._over.set()
+
+    def _refused(self, error: dict[str, Any], seat: Seat, due: float, order: str) -> None:
+        if error["retry"]:
+            self._retrying += 1
+            self._loop.call_later(RETRY_S, self._again, seat, due, order)
+        else:
+            self.codes.append(str(error["code"]))
+            self.sold_out = self.sold_out or error["code"] == "sold_out"
 
     def _again(self, seat: Seat, due: float, order: str) -> None:
         """The same order once more: it has the same id, so it is the same order."""

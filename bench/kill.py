@@ -22,6 +22,7 @@ from rich.console import Console
 
 from bench import drop
 from bench.crew import Boss, Crew
+from bench.history import Recorder
 from bench.latency import Bins
 from bench.report import Report
 from bench.seat import Seat, join
@@ -65,6 +66,7 @@ def run(target: Target, plan: Plan, console: Console, command: str) -> Report:
         crew.close()
     acked, codes = result["acked"], Counter(result["codes"])
     faults = drop.check(target, acked, room, sku, plan.units, sold_out=codes["sold_out"] > 0)
+    faults |= drop.prove(target, room, sku, plan.units, result["history"])
     return _report(plan, result, command, faults, gates_unchecked=_gates_unchecked(target))
 
 
@@ -124,7 +126,6 @@ def _report(
     faults["never_normal"] = sum(seconds is None for seconds in normal.values())
     faults["unanswered"] = result["unanswered"]
     faults["refused"] = sum(codes.values()) - codes["sold_out"]
-    faults["stock_went_back"] = result["went_back"]
     faults["gates_unchecked"] = int(gates_unchecked)
     parameters = {"buyers": plan.buyers, "units": plan.units, "stay_s": plan.stay_s}
     report = Report("kill", command, parameters, figures, faults, bins)
@@ -191,7 +192,8 @@ class Sale:
         self.codes: list[str] = []
         self.bins = Bins()
         self.strikes: list[Strike] = []
-        self.repeated = self.cut = self.unanswered = self.went_back = 0
+        self.repeated = self.cut = self.unanswered = 0
+        self.history = Recorder()
         self._enough = asyncio.Condition()
         self._until: float | None = None
 
@@ -238,7 +240,7 @@ class Sale:
             "normal_s": [strike.normal_s for strike in self.strikes],
             "everybody_s": [strike.everybody_s for strike in self.strikes],
             "repeated": self.repeated, "cut": self.cut, "unanswered": self.unanswered,
-            "went_back": self.went_back,
+            "history": self.history.lines,
         }  # fmt: skip
 
 
@@ -248,10 +250,10 @@ class Buyer:
     def __init__(self, sale: Sale, number: int) -> None:
         self._sale = sale
         self._number = number
-        self._token = sign(sale.spec["secret"], f"buyer-{number}")
+        self._name = f"buyer-{number}"
+        self._token = sign(sale.spec["secret"], self._name)
         self._seat: Seat | None = None
         self._last_id = 0
-        self._v = 0
 
     async def sit(self) -> None:
         """Take a seat in the room."""
@@ -302,10 +304,21 @@ class Buyer:
         seat.waiting = asyncio.get_running_loop().create_future()
         data = {"order": order, "lines": [{"sku": self._sale.spec["sku"], "qty": 1}]}
         command = {"id": self._last_id, "cmd": "order.place", "data": {**data, "again": again}}
+        history = self._sale.history
+        asked = history.invoke(self._name, "order.place", command["data"])
         seat.send(orjson.dumps(command))
-        async with asyncio.timeout(ANSWER_MAX_S):
-            answer = await seat.waiting
-        return answer.get("error")  # type: ignore[no-any-return]
+        try:
+            async with asyncio.timeout(ANSWER_MAX_S):
+                answer = await seat.waiting
+        except OSError:  # cut, or without an answer in time
+            history.info(asked)
+            raise
+        error: dict[str, Any] | None = answer.get("error")
+        if error is None:
+            history.ok(asked, answer["ok"]["order"])
+        else:
+            history.refused(asked, error)
+        return error
 
     async def _return(self) -> None:
         """Come back as soon as there is a server."""
@@ -328,5 +341,4 @@ class Buyer:
                 if seat.waiting is not None and not seat.waiting.done():
                     seat.waiting.set_result(message)
             elif is_watching and message["ev"] == "stock.changed":
-                self._sale.went_back += message["data"]["v"] < self._v
-                self._v = message["data"]["v"]
+                self._sale.history.saw(self._name, "stock", message["data"])

@@ -11,10 +11,10 @@ import base64
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import orjson
@@ -24,6 +24,8 @@ from tests.live import Live, Said
 CLOSE, PING, PONG = 8, 9, 10
 RETRY_S = 0.05
 LOST = 1006
+
+T = TypeVar("T")
 
 
 class Cut(Exception):
@@ -151,6 +153,8 @@ class Viewer:
         self.state: dict[str, dict[str, Any]] = {}
         self.node = ""
         self.keeps_frames = False
+        self.sees_stock: Callable[[dict[str, Any]], None] = lambda _: None
+        """Is handed every stock number that is shown to it."""
         self._line: Line | None = None
         self._seated = asyncio.Event()
         self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -205,15 +209,7 @@ class Viewer:
 
     async def surely(self, cmd: str, key: str | None = None, **data: Any) -> dict[str, Any]:
         """The `ok` of a command that may be repeated until it is answered."""
-        while True:
-            try:
-                return await self.do(cmd, key, **data)
-            except Cut:
-                continue
-            except Said as refusal:
-                if not refusal.error["retry"]:
-                    raise
-                await asyncio.sleep(RETRY_S)
+        return await until_answered(lambda: self.do(cmd, key, **data))
 
     async def _connect(self) -> Line:
         address = urlsplit(self.server.url)
@@ -256,6 +252,8 @@ class Viewer:
                 self.part.events.append(message)
             else:
                 self.state[message["ev"]] = message["data"]
+                if message["ev"] == "stock.changed":
+                    self.sees_stock(message["data"])
 
     def _answered(self, message: dict[str, Any]) -> None:
         if message["re"] == 0:
@@ -281,6 +279,8 @@ class Viewer:
         shown = ok.get("snapshot") or ok["now"]
         self.state["viewers.counted"] = {"viewers": shown["viewers"]}
         self.state["reactions.counted"] = {"reactions": shown["reactions"]}
+        for sku, stock in shown["stock"].items():
+            self.sees_stock({"sku": sku, **stock})
         self._seated.set()
 
 
@@ -320,6 +320,19 @@ async def speak(host: Viewer, rate: float, enough: asyncio.Event, texts: str = "
         await host.surely("notice.post", text, text=text)
         said.append(text)
     return said
+
+
+async def until_answered(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until there is an answer that is no "try again"; its `ok`, or the refusal raised."""
+    while True:
+        try:
+            return await ask()
+        except Cut:
+            continue
+        except Said as refusal:
+            if not refusal.error["retry"]:
+                raise
+            await asyncio.sleep(RETRY_S)
 
 
 async def until(fact: Any, within_s: float = 30) -> None:

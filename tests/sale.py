@@ -1,6 +1,7 @@
 """A sale that goes on whatever becomes of the server and its stores, and what must be true of it.
 
-Buyers repeat each order under its id until it is answered, and return whenever they are cut.
+Buyers repeat each order under its id until it is answered, and return whenever they are cut. All
+they ask, are told and are shown is recorded, and in the end compared with the books.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from bench.checker import Books, check, read_books
+from bench.history import Recorder, save
 from liveroom.ids import new_id
-from tests.crowd import Viewer, staying, until
+from tests.crowd import Cut, Viewer, staying, until, until_answered
 from tests.live import Live, Said
 
 THINKING_S = 0.005
 ANSWER_MAX_S = 6.0
 """Three times what is promised: the machine may be busy with other things."""
-PAGE = 100
 
 
 class Sale:
@@ -31,7 +33,10 @@ class Sale:
         self.unsettled: list[tuple[Viewer, str]] = []
         """Orders that were refused for now, and whose buyers ask again in the end."""
         self.sold_out = False
+        self.history = Recorder()
         self.buyers = [Viewer(server, f"{sku}-b{number}") for number in range(buyers)]
+        for buyer in self.buyers:
+            self.watched_by(buyer)
         self._over = asyncio.Event()
 
     @asynccontextmanager
@@ -59,11 +64,27 @@ class Sale:
         enough = len(self.bought) + orders
         await until(lambda: self.sold_out or len(self.bought) >= enough, within_s)
 
+    def watched_by(self, viewer: Viewer) -> None:
+        """Record the stock numbers this viewer is shown."""
+
+        def saw(stock: dict[str, Any]) -> None:
+            if stock["sku"] == self.sku:
+                self.history.saw(viewer.name, "stock", stock)
+
+        viewer.sees_stock = saw
+
+    async def buy(self, buyer: Viewer) -> dict[str, Any]:
+        """One order of any buyer, repeated until it is answered; the order."""
+        order = new_id()
+        answer = await until_answered(lambda: self._ask(buyer, order))
+        self.bought.append(order)
+        return answer
+
     async def code_of(self, buyer: Viewer, order: str) -> str:
         """What an order that is sent now is answered; one that is refused is sent again in the end."""
         try:
             async with asyncio.timeout(ANSWER_MAX_S):
-                await buyer.do("order.place", order=order, lines=[{"sku": self.sku, "qty": 1}])
+                await self._ask(buyer, order)
         except Said as refusal:
             self.unsettled.append((buyer, order))
             return refusal.code
@@ -75,7 +96,8 @@ class Sale:
 
         Units of orders that nobody was answered are on sale again within 10 s.
         """
-        on_disk = await asyncio.to_thread(self._on_disk)
+        books = await asyncio.to_thread(self.books_agree, self.server)
+        on_disk = [one["id"] for one in books.orders if one["lines"][0]["sku"] == self.sku]
         assert len(set(on_disk)) == len(on_disk), "an order is there twice"
         assert set(on_disk) == set(self.bought)
         assert len(on_disk) == len(self.bought), "an order was acknowledged twice under two ids"
@@ -83,6 +105,23 @@ class Sale:
         report = await asyncio.to_thread(self._audit)
         assert report["ok"], report
         assert "note" not in report["checks"]["I3"], "the gates were not checked"
+
+    def books_agree(self, server: Live) -> Books:
+        """The books of a server, which bear out everything that anybody was told."""
+        with server.http(server.token("root", "admin")) as root:
+
+            def get(path: str) -> Any:
+                answer = root.get(path)
+                assert answer.status_code == 200, answer.text
+                return answer.json()
+
+            books = read_books(get, "r1", self.sku)
+        assert {"ok", "saw"} <= {line.what for line in self.history.lines}, "nothing to compare"
+        path = self.server.data.parent / f"{self.sku}.jsonl"
+        save(path, self.history.lines)
+        found = check(self.history.lines, books, stock={f"sku:{self.sku}": self.stock})
+        assert not any(found.values()), f"{found}\nhistory: {path}"
+        return books
 
     def left(self) -> int:
         """What could be bought now; -1 while that cannot be told."""
@@ -97,7 +136,7 @@ class Sale:
 
     async def _order(self, buyer: Viewer, order: str) -> None:
         try:
-            await buyer.surely("order.place", order=order, lines=[{"sku": self.sku, "qty": 1}])
+            await until_answered(lambda: self._ask(buyer, order))
         except Said as refusal:
             if refusal.code != "sold_out":
                 raise
@@ -105,20 +144,21 @@ class Sale:
         else:
             self.bought.append(order)
 
+    async def _ask(self, buyer: Viewer, order: str) -> dict[str, Any]:
+        """Send an order once; the order as answered."""
+        data = {"order": order, "lines": [{"sku": self.sku, "qty": 1}]}
+        asked = self.history.invoke(buyer.name, "order.place", data)
+        try:
+            answer = (await buyer.do("order.place", **data))["order"]
+        except Said as refusal:
+            self.history.refused(asked, refusal.error)
+            raise
+        except (Cut, asyncio.CancelledError):
+            self.history.info(asked)
+            raise
+        self.history.ok(asked, answer)
+        return answer
+
     def _audit(self) -> dict[str, Any]:
         with self.server.http(self.server.token("root", "admin")) as root:
             return root.get("/v1/audit").json()
-
-    def _on_disk(self) -> list[str]:
-        orders: list[dict[str, Any]] = []
-        after = ""
-        with self.server.http(self.server.token("root", "admin")) as root:
-            while True:
-                answer = root.get(f"/v1/orders?room=r1&limit={PAGE}{after}")
-                assert answer.status_code == 200, answer.text
-                page = answer.json()
-                orders += page["items"]
-                if page["next"] is None:
-                    break
-                after = f"&after={page['next']}"
-        return [one["id"] for one in orders if one["lines"][0]["sku"] == self.sku]

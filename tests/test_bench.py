@@ -12,6 +12,7 @@ from rich.console import Console
 from bench import bars, cli, scaling, weight
 from bench.bars import AIM, BARS, FAULTS, MISSED, MUST, NOT_RUN, SHORT, Bar, Run
 from bench.fanout import Tally
+from bench.history import load
 from bench.latency import Bins
 from bench.report import PAGE, BadRule, Report
 from bench.seat import Seat
@@ -69,8 +70,7 @@ def test_drop_sells_every_unit_once(capfd, tmp_path, there):
     run = outcome(capfd)
     assert run["faults"] == dict.fromkeys(run["faults"], 0)
     assert run["figures"]["sold_out"] >= 1
-    said = [json.loads(line) for line in history.read_text().splitlines()]
-    assert sum(one["type"] == "ok" for one in said) == 60
+    assert sum(line.what == "ok" for line in load(history)) == 60
     assert "Total count    =           60]" in hdr.read_text()
     if PAGE.is_file():
         page = report.read_text()

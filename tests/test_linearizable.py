@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from bench.history import Line, Recorder
 from liveroom.errors import Refused
-from tests.history import Line, Recorder, is_linearizable, lines_of
 from tests.shopfloor import Floor, floor
+from tests.units import is_linearizable
 
 CLIENTS = 12
 CALLS = 16
@@ -84,23 +85,20 @@ class Client:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_burst_on_one_sku_is_linearizable(run, db, redis_url, tmp_path, seed) -> None:
+def test_a_burst_on_one_sku_is_linearizable(run, db, redis_url, seed) -> None:
     """Some order of all calls explains every answer, also how many were said to be left."""
 
     async def story() -> None:
         dice = random.Random(seed)
         async with floor(db, redis_url, {"s1": 9}) as one, floor(db, redis_url) as two:
-            for window in range(3):
-                path = tmp_path / f"{window}.jsonl"
+            for _ in range(3):
                 free = await one.left()
-                recorder = Recorder(path)
+                recorder = Recorder()
                 clients = [Client(f"c{n}", (one, two), recorder, dice) for n in range(CLIENTS)]
                 await asyncio.gather(*(client.run() for client in clients))
-                recorder.close()
                 await two.settle_down()
-                lines = lines_of(path)
-                assert len(lines) >= 2 * CLIENTS * CALLS
-                why = is_linearizable(lines, free)
+                assert len(recorder.lines) >= 2 * CLIENTS * CALLS
+                why = is_linearizable(recorder.lines, free)
                 assert why is None, why
             await one.check()
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from liveroom.ids import new_id
 from liveroom.store.valkey import EmbeddedValkey
 from tests.crowd import Viewer, staying, until
 from tests.live import Live, serving
@@ -19,7 +18,6 @@ from tests.tools import Postgres, compiled
 STOCK = 100_000
 HOUR_S = 3600
 APART_S = 600
-LINES = [{"sku": "s1", "qty": 1}]
 
 
 class Clock:
@@ -62,8 +60,7 @@ async def _step(server: Live, clock: Clock, before_s: int, after_s: int) -> None
             for by_s in (before_s, after_s):
                 clock.step(by_s)
                 await sale.more()
-                order = (await ann.surely("order.place", order=new_id(), lines=LINES))["order"]
-                sale.bought.append(order["id"])
+                order = await sale.buy(ann)
                 assert abs(order["placed_at"] / 1000 - time.time() - by_s) < HOUR_S / 2
         if after_s > before_s:  # its ten minutes are over by the clock that judges it
             await until(lambda: sale.left() == STOCK - len(sale.bought))
@@ -103,8 +100,7 @@ async def _seen_by_both(one: Live, two: Live) -> None:
     async with staying(here, there):
         async with sale.going_on():
             [line] = (await here.surely("cart.add", sku="s1", qty=3))["cart"]["lines"]
-            order = (await there.surely("order.place", order=new_id(), lines=LINES))["order"]
-            sale.bought.append(order["id"])
+            order = await sale.buy(there)
             for _ in range(3):  # the sweepers of both have been by meanwhile
                 await sale.more()
                 for viewer in (here, there):

@@ -86,6 +86,7 @@ def test_every_acknowledged_order_survives_a_power_cut(server, disk, tmp_path, c
     after = Live(disk.after_a_power_cut(tmp_path / "after"))
     try:
         after.start()
+        sale.books_agree(after)
         on_disk = {buyer: _orders_of(after, buyer.name) for buyer in sale.buyers}
         assert set(known) <= set().union(*on_disk.values())
         with after.http() as http:

@@ -161,9 +161,7 @@ def test_buying_is_refused_in_time_while_redis_hangs(place, sku, how):
         sale = Sale(place.server, sku, STOCK)
         ann = Viewer(place.server, f"ann-{how}")
         async with staying(ann):
-            known = new_id()
-            await ann.surely("order.place", order=known, lines=[{"sku": sku, "qty": 1}])
-            sale.bought.append(known)
+            known = (await sale.buy(ann))["id"]
             async with sale.going_on():
                 hang()
                 until_s = time.monotonic() + PAUSE_S

@@ -1,0 +1,267 @@
+"""What must be true of a history and of the books after it, whatever became of the server.
+
+One pass over the lines, one over the orders and one over the ledger. The history must hold
+every call that moved units; of a sale whose orders expire unpaid the units that came back so
+are not known here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from bench.history import Line
+
+PAGE: Final = 100
+FAULTS: Final = {
+    "answers_differ": "one order id was answered otherwise than before, or than was asked (I5)",
+    "reused": "one order id stands for two contents, or is refused as if it did (I5)",
+    "lost": "an order that was answered is not in SQL, or another is in its place (I10)",
+    "refused_yet_there": "an order that was refused for good is in SQL",
+    "went_back": "a client saw the `v` of a stock number go back (I11)",
+    "above_limit": "a buyer has more units than the limit allows (I7)",
+    "oversold_midway": "at some moment more was sold than there was (P2)",
+    "ledger_breaks": "the ledger has a gap, or a row that does not follow from those before it",
+    "unanswered": "a call has no end",
+}
+"""What is looked for, by the name under which it is reported."""
+
+Found = dict[str, list[str]]
+_ORDERING: Final = {"order.place", "cart.checkout"}
+_GIVEN_BACK: Final = {"cancelled", "expired", "refunded"}
+
+
+class Books(NamedTuple):
+    """What the server says afterwards: orders, the SKU's pools and all rows of their ledgers."""
+
+    orders: list[dict[str, Any]]
+    pools: list[dict[str, Any]]
+    ledger: list[dict[str, Any]]
+
+
+def read_books(get: Callable[[str], Any], room: str, *skus: str) -> Books:
+    """The books of some SKUs; `get` answers an admin's GET of a path."""
+    orders = _pages(get, f"/v1/orders?room={room}&limit={PAGE}")
+    books = Books([item for page in orders for item in page["items"]], [], [])
+    for sku in skus:
+        pages = _pages(get, f"/v1/skus/{sku}/ledger?limit={PAGE}")
+        books.pools.extend(pages[-1]["pools"])
+        books.ledger.extend(row for page in pages for row in page["items"])
+    return books
+
+
+def check(
+    lines: Iterable[Line],
+    books: Books,
+    *,
+    stock: Mapping[str, int],
+    limits: Mapping[str, int] | None = None,
+) -> Found:
+    """All that is wrong, by name (see FAULTS); every name is there, most lists are empty.
+
+    `stock` is how many units of each pool there were at first, `limits` how many of a pool one
+    buyer may have. `lines` are in order of time.
+    """
+    checker = _Checker(stock)
+    for line in lines:
+        checker.take(line)
+    checker.end(books, limits or {})
+    return checker.found
+
+
+def counts(found: Found) -> dict[str, int]:
+    """How often each fault was found, as a report has it."""
+    return {name: len(faults) for name, faults in found.items()}
+
+
+class _Order:
+    """All that was asked and told under one order id."""
+
+    __slots__ = ("answer", "asked", "client", "content", "ended", "not_these", "units")
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+        self.answer: dict[str, Any] | None = None
+        self.content = ""
+        self.asked: set[str] = set()
+        self.not_these: set[str] = set()
+        self.ended = ""
+        self.units: Counter[str] = Counter()
+
+
+class _Call(NamedTuple):
+    """A call that is under way. `was_there`: its buyer had been told of this very order before."""
+
+    asked: Line
+    was_there: bool
+
+
+class _Checker:
+    def __init__(self, stock: Mapping[str, int]) -> None:
+        self.found: Found = {name: [] for name in FAULTS}
+        self._stock = stock
+        self._there = Counter(stock)
+        self._sold: Counter[str] = Counter()
+        self._orders: dict[str, _Order] = {}
+        self._open: dict[int, _Call] = {}
+        self._seen: dict[tuple[str, str], int] = {}
+
+    def take(self, line: Line) -> None:
+        """The next line."""
+        if line.what == "saw":
+            self._saw(line)
+            return
+        if line.what == "invoke":
+            self._open[line.call] = _Call(line, self._begins(line))
+            return
+        call = self._open.pop(line.call)
+        if line.op in _ORDERING:
+            ends = {"ok": self._ok, "fail": self._fail, "info": self._info}
+            ends[line.what](call, line.value)
+        elif line.op == "stock.adjust" and line.what == "ok":
+            data = call.asked.value
+            self._there[f"sku:{data['sku']}"] += min(0, data["delta"])
+
+    def end(self, books: Books, limits: Mapping[str, int]) -> None:
+        """Compare with what the server says in the end."""
+        for call in self._open.values():
+            self._fault("unanswered", f"{call.asked.op} {call.asked.value} of {call.asked.client}")
+        self._compare({order["id"]: order for order in books.orders})
+        self._count_limits(books, limits)
+        self._replay(books)
+
+    # ── in order of time ──────────────────────────────────────────────────────────────────
+
+    def _begins(self, line: Line) -> bool:
+        """Take in what is asked; of an order, whether its buyer knows already that it is there.
+
+        Units that may come back or be added count as there from now on: nobody knows when.
+        """
+        if line.op in _ORDERING:
+            order = self._orders.setdefault(line.value["order"], _Order(line.client))
+            order.asked.add(_content(line))
+            return order.answer is not None and order.content == _content(line)
+        if line.op == "order.cancel" and line.value["order"] in self._orders:
+            self._there.update(self._orders[line.value["order"]].units)
+        elif line.op == "stock.restock":
+            self._there[f"sku:{line.value['sku']}"] += line.value["qty"]
+        elif line.op == "stock.adjust":
+            self._there[f"sku:{line.value['sku']}"] += max(0, line.value["delta"])
+        return False
+
+    def _ok(self, call: _Call, answer: dict[str, Any]) -> None:
+        asked = call.asked
+        order, content = self._orders[asked.value["order"]], _content(asked)
+        order.ended = "ok"
+        if content in order.not_these or (order.answer and order.content != content):
+            self._fault("reused", f"{asked.value} of {asked.client}: {answer}")
+        elif order.answer is None:
+            order.answer, order.content = answer, content
+            self._sell(order, asked)
+        elif order.answer != answer:
+            self._fault("answers_differ", f"first {order.answer}, then {answer}")
+
+    def _sell(self, order: _Order, asked: Line) -> None:
+        answer = order.answer
+        assert answer is not None
+        for one in answer["lines"]:
+            order.units[_pool(one)] += one["qty"]
+        self._sold.update(order.units)
+        for pool in order.units:
+            if pool in self._there and self._sold[pool] > self._there[pool]:
+                there = f"{self._sold[pool]} sold of {self._there[pool]}"
+                self._fault("oversold_midway", f"{pool}: {there} with {answer['id']}")
+        wanted = Counter[str]()
+        for one in asked.value.get("lines", ()):
+            wanted[_pool(one)] += one["qty"]
+        if answer["id"] != asked.value["order"] or (wanted and wanted != order.units):
+            self._fault("answers_differ", f"asked {asked.value}, answered {answer}")
+
+    def _fail(self, call: _Call, error: dict[str, Any]) -> None:
+        asked = call.asked
+        order, content = self._orders[asked.value["order"]], _content(asked)
+        if error["code"] == "id_reused":
+            order.not_these.add(content)
+            if len(order.asked) == 1 or order.content == content:
+                self._fault("reused", f"{asked.value} of {asked.client} has no other content")
+        elif call.was_there:
+            self._fault("refused_yet_there", f"{error['code']} to {asked.value} once it was there")
+        elif order.answer is None:
+            order.ended = "fail"
+
+    def _info(self, call: _Call, _error: object) -> None:
+        order = self._orders[call.asked.value["order"]]
+        if order.answer is None:
+            order.ended = "info"
+
+    def _saw(self, line: Line) -> None:
+        if line.op != "stock":
+            return
+        place = line.client, _pool(line.value)
+        if line.value["v"] < self._seen.get(place, 0):
+            self._fault("went_back", f"{place}: {line.value} after v {self._seen[place]}")
+        self._seen[place] = line.value["v"]
+
+    # ── at the end ────────────────────────────────────────────────────────────────────────
+
+    def _compare(self, on_disk: Mapping[str, dict[str, Any]]) -> None:
+        for name, order in self._orders.items():
+            there = on_disk.get(name)
+            if order.answer is None:
+                if there is not None and order.ended == "fail":
+                    self._fault("refused_yet_there", name)
+            elif there is None or any(there[key] != order.answer[key] for key in _FIXED):
+                self._fault("lost", f"{order.answer} is {there}")
+
+    def _count_limits(self, books: Books, limits: Mapping[str, int]) -> None:
+        taken: Counter[tuple[str, str]] = Counter()
+        for one in books.orders:
+            if one["state"] in _GIVEN_BACK or one["id"] not in self._orders:
+                continue
+            for line in one["lines"]:
+                taken[_pool(line), self._orders[one["id"]].client] += line["qty"]
+        for (pool, buyer), units in taken.items():
+            if units > limits.get(pool, units):
+                self._fault("above_limit", f"{buyer} has {units} of {pool}")
+
+    def _replay(self, books: Books) -> None:
+        """Each row's sums follow from those before it, and leave nothing below zero."""
+        rows = defaultdict[str, list[dict[str, Any]]](list)
+        for row in books.ledger:
+            rows[row["pool"]].append(row)
+        for pool in books.pools:
+            name, free, reserved, sold = pool["pool"], pool["initial"], 0, 0
+            if pool["initial"] != self._stock.get(name, pool["initial"]):
+                self._fault("ledger_breaks", f"{name} began with {pool['initial']}")
+            for seq, row in enumerate(rows[name], 1):
+                reserved, sold = reserved + row["reserved"], sold + row["sold"]
+                free += row["adjusted"] - row["reserved"] - row["sold"]
+                follows = row["seq"] == seq and row["available_after"] == free
+                if not follows or min(free, reserved, sold) < 0:
+                    self._fault("ledger_breaks", f"{name}: {row}, {free} free")
+                    break
+
+    def _fault(self, name: str, said: str) -> None:
+        self.found[name].append(said)
+
+
+_FIXED: Final = ("id", "room", "lines", "total_minor", "currency", "placed_at", "pay_by")
+
+
+def _content(line: Line) -> str:
+    """What makes a command with an order id the same one: who sends it, and all but `again`."""
+    data = {name: value for name, value in line.value.items() if name != "again"}
+    return json.dumps([line.client, line.op, data], sort_keys=True)
+
+
+def _pool(line: Mapping[str, Any]) -> str:
+    return f"drop:{line['drop']}" if line.get("drop") else f"sku:{line['sku']}"
+
+
+def _pages(get: Callable[[str], Any], path: str) -> list[dict[str, Any]]:
+    pages = [get(path)]
+    while pages[-1]["next"] is not None:
+        pages.append(get(f"{path}&after={pages[-1]['next']}"))
+    return pages

@@ -1,0 +1,207 @@
+"""The checker of histories: what a faultless sale looks like, and every lie that must be found."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from bench.checker import FAULTS, Books, check
+from bench.history import Recorder, load, merged, save
+
+STOCK = {"sku:s1": 2}
+AGAIN = {"code": "store_down", "retry": True}
+SOLD_OUT = {"code": "sold_out", "retry": False}
+REUSED = {"code": "id_reused", "retry": False}
+
+
+def asked(order: str, qty: int = 1) -> dict[str, Any]:
+    return {"order": order, "lines": [{"sku": "s1", "qty": qty}]}
+
+
+def answer(order: str, qty: int = 1) -> dict[str, Any]:
+    lines = [{"sku": "s1", "qty": qty, "price_minor": 100}]
+    sums = {"total_minor": 100 * qty, "currency": "EUR", "placed_at": 1, "pay_by": 2}
+    return {"id": order, "state": "placed", "room": "r1", "lines": lines, **sums}
+
+
+class Told(Recorder):
+    """A history by hand: each call and its end at once."""
+
+    def order(self, order: str, end: Any, *, by: str = "ann", qty: int = 1) -> None:
+        call = self.invoke(by, "order.place", asked(order, qty))
+        if end is None:
+            self.info(call)
+        elif "code" in end:
+            self.refused(call, end)
+        else:
+            self.ok(call, end)
+
+
+def books(*orders: dict[str, Any]) -> Books:
+    """The books after these orders were placed, one after another."""
+    free, rows = 2, []
+    for seq, order in enumerate(orders, 1):
+        qty = order["lines"][0]["qty"]
+        free -= qty
+        row = {"pool": "sku:s1", "seq": seq, "adjusted": 0, "reserved": qty, "sold": 0}
+        rows.append(row | {"available_after": free})
+    return Books(list(orders), [{"pool": "sku:s1", "initial": 2}], rows)
+
+
+def found(told: Recorder, said: Books, **limits: int) -> set[str]:
+    """The names of what is wrong."""
+    wrong = check(told.lines, said, stock=STOCK, limits={"sku:s1": 2} | limits)
+    assert set(wrong) == set(FAULTS)
+    return {name for name, faults in wrong.items() if faults}
+
+
+def test_a_faultless_sale_passes() -> None:
+    """Retries, refusals, unknown ends and what is sold in another's place are all as they should be."""
+    told = Told()
+    told.saw("ann", "stock", {"sku": "s1", "left": 2, "v": 5})
+    told.order("o1", AGAIN)
+    told.order("o1", None)
+    told.order("o1", answer("o1"))
+    told.order("o1", answer("o1"))
+    told.order("o1", REUSED, by="bob")
+    told.order("o2", answer("o2"), by="bob")
+    told.order("o3", SOLD_OUT)
+    told.info(told.invoke("bob", "order.cancel", {"order": "o2"}))
+    told.order("o3", answer("o3"))
+    told.saw("ann", "stock", {"sku": "s1", "left": 0, "v": 9})
+    said = books(answer("o1"), answer("o2") | {"state": "cancelled"})
+    row = {"pool": "sku:s1", "seq": 3, "adjusted": 0, "reserved": -1, "sold": 0}
+    said.ledger.append(row | {"available_after": 1})
+    row = {"pool": "sku:s1", "seq": 4, "adjusted": 0, "reserved": 1, "sold": 0}
+    said.ledger.append(row | {"available_after": 0})
+    said.orders.append(answer("o3"))
+    assert found(told, said) == set()
+
+
+def _another_answer(told: Told) -> Books:
+    told.order("o1", answer("o1"))
+    told.order("o1", answer("o1") | {"placed_at": 3})
+    return books(answer("o1"))
+
+
+def _fewer_units_than_asked(told: Told) -> Books:
+    told.order("o1", answer("o1", 1), qty=2)
+    return books(answer("o1"))
+
+
+def _two_contents(told: Told) -> Books:
+    told.order("o1", answer("o1"))
+    told.order("o1", answer("o1"), by="bob")
+    return books(answer("o1"))
+
+
+def _reused_by_nobody(told: Told) -> Books:
+    told.order("o1", REUSED)
+    return books()
+
+
+def _had_after_all(told: Told) -> Books:
+    told.order("o1", answer("o1"))
+    told.order("o1", REUSED, by="bob")
+    told.order("o1", answer("o1"), by="bob")
+    return books(answer("o1"))
+
+
+def _lost(told: Told) -> Books:
+    told.order("o1", answer("o1"))
+    return books()
+
+
+def _another_in_its_place(told: Told) -> Books:
+    told.order("o1", answer("o1"))
+    return books(answer("o1") | {"total_minor": 1})
+
+
+def _sold_out_and_there(told: Told) -> Books:
+    told.order("o1", None)
+    told.order("o1", SOLD_OUT)
+    return books(answer("o1"))
+
+
+def _sold_out_after_ok(told: Told) -> Books:
+    told.order("o1", answer("o1"))
+    told.order("o1", SOLD_OUT)
+    return books(answer("o1"))
+
+
+def _went_back(told: Told) -> Books:
+    for v in (5, 4):
+        told.saw("ann", "stock", {"sku": "s1", "left": 2, "v": v})
+    return books()
+
+
+def _above_limit(told: Told) -> Books:
+    for order in ("o1", "o2", "o3"):
+        told.order(order, answer(order))
+    told.ok(told.invoke("mia", "stock.restock", {"sku": "s1", "qty": 1}), {})
+    told.lines.insert(0, told.lines.pop(-2))  # the restock came first
+    row = {"pool": "sku:s1", "seq": 1, "adjusted": 1, "reserved": 0, "sold": 0}
+    said = books(answer("o1"), answer("o2"), answer("o3"))
+    later = [one | {"seq": one["seq"] + 1} for one in said.ledger]
+    later = [one | {"available_after": one["available_after"] + 1} for one in later]
+    return Books(said.orders, said.pools, [row | {"available_after": 3}, *later])
+
+
+def _oversold_for_a_moment(told: Told) -> Books:
+    for order in ("o1", "o2", "o3"):
+        told.order(order, answer(order), by=order)
+    told.ok(told.invoke("o1", "order.cancel", {"order": "o1"}), {})
+    return books(answer("o2"), answer("o3"), answer("o1") | {"state": "cancelled"})
+
+
+def _a_row_is_gone(told: Told) -> Books:
+    told.order("o1", answer("o1"))
+    told.order("o2", answer("o2"))
+    said = books(answer("o1"), answer("o2"))
+    return Books(said.orders, said.pools, said.ledger[1:])
+
+
+def _no_end(told: Told) -> Books:
+    told.invoke("ann", "order.place", asked("o1"))
+    return books()
+
+
+@pytest.mark.parametrize(
+    ("lie", "name"),
+    [
+        (_another_answer, "answers_differ"),
+        (_fewer_units_than_asked, "answers_differ"),
+        (_two_contents, "reused"),
+        (_reused_by_nobody, "reused"),
+        (_had_after_all, "reused"),
+        (_lost, "lost"),
+        (_another_in_its_place, "lost"),
+        (_sold_out_and_there, "refused_yet_there"),
+        (_sold_out_after_ok, "refused_yet_there"),
+        (_went_back, "went_back"),
+        (_above_limit, "above_limit"),
+        (_oversold_for_a_moment, "oversold_midway"),
+        (_a_row_is_gone, "ledger_breaks"),
+        (_no_end, "unanswered"),
+    ],
+)
+def test_a_planted_lie_is_found(lie, name) -> None:
+    """Each of these is found, and under its own name."""
+    told = Told()
+    said = lie(told)
+    assert name in found(told, said)
+
+
+def test_a_history_is_read_as_it_was_written(tmp_path) -> None:
+    """Two recorders' lines are merged by time, and their calls stay apart."""
+    one, other = Told(), Told(place=1)
+    one.order("o1", answer("o1"))
+    other.order("o2", answer("o2"))
+    lines = merged([other.lines, one.lines])
+    assert [line.at_s for line in lines] == sorted(line.at_s for line in lines)
+    assert len({line.call for line in lines}) == 2
+    before = copy.deepcopy(lines)
+    save(tmp_path / "history.jsonl", lines)
+    assert load(tmp_path / "history.jsonl") == before
