@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from bench.checker import Books, check, read_books
-from bench.history import Recorder, save
+from bench.checker import Books
+from bench.history import Recorder
 from liveroom.ids import new_id
+from tests.books import audited, books_agree
 from tests.crowd import Cut, Viewer, staying, until, until_answered
 from tests.live import Live, Said
 
@@ -102,26 +103,13 @@ class Sale:
         assert set(on_disk) == set(self.bought)
         assert len(on_disk) == len(self.bought), "an order was acknowledged twice under two ids"
         await until(lambda: self.left() == self.stock - len(on_disk))
-        report = await asyncio.to_thread(self._audit)
-        assert report["ok"], report
-        assert "note" not in report["checks"]["I3"], "the gates were not checked"
+        await asyncio.to_thread(audited, self.server)
 
     def books_agree(self, server: Live) -> Books:
         """The books of a server, which bear out everything that anybody was told."""
-        with server.http(server.token("root", "admin")) as root:
-
-            def get(path: str) -> Any:
-                answer = root.get(path)
-                assert answer.status_code == 200, answer.text
-                return answer.json()
-
-            books = read_books(get, "r1", self.sku)
-        assert {"ok", "saw"} <= {line.what for line in self.history.lines}, "nothing to compare"
-        path = self.server.data.parent / f"{self.sku}.jsonl"
-        save(path, self.history.lines)
-        found = check(self.history.lines, books, stock={f"sku:{self.sku}": self.stock})
-        assert not any(found.values()), f"{found}\nhistory: {path}"
-        return books
+        assert any(line.what == "saw" for line in self.history.lines), "nobody saw any stock"
+        stock = {f"sku:{self.sku}": self.stock}
+        return books_agree(server, self.history.lines, stock, name=self.sku)
 
     def left(self) -> int:
         """What could be bought now; -1 while that cannot be told."""
@@ -158,7 +146,3 @@ class Sale:
             raise
         self.history.ok(asked, answer)
         return answer
-
-    def _audit(self) -> dict[str, Any]:
-        with self.server.http(self.server.token("root", "admin")) as root:
-            return root.get("/v1/audit").json()

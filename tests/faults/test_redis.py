@@ -13,7 +13,6 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,9 +23,8 @@ from liveroom.store import keys
 from liveroom.store.scripts import Script
 from liveroom.store.valkey import EmbeddedValkey
 from tests.crowd import Viewer, staying, until
-from tests.live import Live, serving
 from tests.nodes import free_port
-from tests.proxy import Proxy, proxy
+from tests.relayed import Place, relayed
 from tests.sale import Sale
 
 LONG = "LIVEROOM_FAULT_LONG" in os.environ
@@ -36,45 +34,11 @@ STOCK = 100_000
 SKUS = tuple(f"s{number}" for number in range(1, 60))
 
 
-@dataclass
-class Place:
-    """A server, its Redis, and the relay between them."""
-
-    server: Live
-    proxy: Proxy
-    valkey: EmbeddedValkey
-    folder: Path
-
-    @property
-    def redis(self) -> redis.Redis:
-        """A way to Redis past the relay."""
-        return redis.Redis.from_url(self.valkey.url)
-
-    def stop(self) -> None:
-        """Stop Redis; its folder is left."""
-        self.valkey.stop()
-
-    def start(self) -> None:
-        """Start Redis again on the folder it had, whatever is in it."""
-        self.valkey = EmbeddedValkey(self.folder / "store")
-        self.valkey.start()
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("redis")
-    valkey = EmbeddedValkey(folder / "store")
-    at = folder / "relay.sock"
-    try:
-        valkey.start()
-        with proxy(at, Path(valkey.url.removeprefix("unix://"))) as relay:
-            flags = ("--redis-url", f"unix://{at}", "--message-rate-max", "0")
-            with serving(folder / "data", *flags, stock=STOCK, skus=SKUS) as live:
-                made = Place(live, relay, valkey, folder)
-                yield made
-                valkey = made.valkey
-    finally:
-        valkey.stop()
+    with relayed(folder, "--message-rate-max", "0", stock=STOCK, skus=SKUS) as made:
+        yield made
 
 
 @pytest.fixture
