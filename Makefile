@@ -37,6 +37,7 @@ faults: export LIVEROOM_FAULT_SEEDS = 2000
 faults: export LIVEROOM_FAULT_LONG = 1
 faults: export LIVEROOM_FAULT_PAUSE_S = 10
 faults: export LIVEROOM_FAULT_FLUSHES = 100
+faults: export LIVEROOM_FAULT_BUYERS = 10000
 faults: $(INSTALLED_DEV) ## run the long forms of the fault tests, some minutes
 	@.ci/test-python tests/faults tests/simulation $(ARGS)
 

@@ -1,0 +1,56 @@
+"""Thousands of buyers at once for one unit, and for as many as they are, over two workers.
+
+`LIVEROOM_FAULT_BUYERS` says how many they are; `make faults` sends ten thousand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from bench.history import Recorder
+from liveroom.ids import new_id
+from tests.books import audited, books_agree
+from tests.live import Live, serving
+from tests.posting import Member, Poster, each, members, told
+
+BUYERS = int(os.environ.get("LIVEROOM_FAULT_BUYERS", "2000"))
+LINES = 200
+"""Connections, and so requests under way at once."""
+BURST_MAX_S = 60 + BUYERS / 50
+
+
+@pytest.fixture(params=[1, BUYERS], ids=["one unit", "a unit each"])
+def sale(request, tmp_path) -> Iterator[tuple[Live, int]]:
+    flags = ("--workers", "2", "--message-rate-max", "0", "--pay-within-s", "0")
+    with serving(tmp_path / "data", *flags, stock=request.param) as live:
+        yield live, request.param
+
+
+def test_thousands_of_buyers_at_once(sale):
+    """Exactly what there is is sold, everybody is answered, and a second click changes nothing."""
+    server, stock = sale
+    history, answers = Recorder(), dict[str, str]()
+
+    async def buy(poster: Poster, buyer: Member) -> None:
+        data = {"order": new_id(), "lines": [{"sku": "s1", "qty": 1}]}
+        answers[buyer.name] = await told(poster, history, buyer, "order.place", data)
+        if len(answers) % 10 == 0:
+            again = {**data, "again": True}
+            code = await told(poster, history, buyer, "order.place", again)
+            assert code == answers[buyer.name]
+
+    async def story() -> None:
+        async with asyncio.timeout(BURST_MAX_S):
+            await each(server, members(server, BUYERS), buy, lines=LINES)
+
+    asyncio.run(story())
+    expected = {"ok": stock, "sold_out": BUYERS - stock}
+    assert Counter(answers.values()) == {code: n for code, n in expected.items() if n}
+    books = books_agree(server, history.lines, {"sku:s1": stock}, limits={"sku:s1": 1})
+    assert len(books.orders) == stock
+    audited(server)
