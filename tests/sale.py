@@ -133,16 +133,32 @@ class Sale:
             self.bought.append(order)
 
     async def _ask(self, buyer: Viewer, order: str) -> dict[str, Any]:
-        """Send an order once; the order as answered."""
         data = {"order": order, "lines": [{"sku": self.sku, "qty": 1}]}
-        asked = self.history.invoke(buyer.name, "order.place", data)
-        try:
-            answer = (await buyer.do("order.place", **data))["order"]
-        except Said as refusal:
-            self.history.refused(asked, refusal.error)
-            raise
-        except (Cut, asyncio.CancelledError):
-            self.history.info(asked)
-            raise
-        self.history.ok(asked, answer)
-        return answer
+        return await ask(self.history, buyer, "order.place", data)
+
+
+async def ask(history: Recorder, buyer: Viewer, cmd: str, data: dict[str, Any]) -> dict[str, Any]:
+    """Send an order once, on record; the order as answered."""
+    asked = history.invoke(buyer.name, cmd, data)
+    try:
+        answer = (await buyer.do(cmd, **data))["order"]
+    except Said as refusal:
+        history.refused(asked, refusal.error)
+        raise
+    except (Cut, asyncio.CancelledError):
+        history.info(asked)
+        raise
+    history.ok(asked, answer)
+    return answer
+
+
+async def order(
+    history: Recorder, buyer: Viewer, line: dict[str, Any], cmd: str = "order.place"
+) -> str:
+    """What one order comes to, repeated until it is answered: `ok`, or the code of a refusal."""
+    data = {"order": new_id()} | ({"lines": [line]} if cmd == "order.place" else {})
+    try:
+        await until_answered(lambda: ask(history, buyer, cmd, data))
+    except Said as refusal:
+        return refusal.code
+    return "ok"
