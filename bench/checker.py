@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from typing import Any, Final, NamedTuple
 
 from bench.history import Line
@@ -23,6 +24,8 @@ FAULTS: Final = {
     "went_back": "a client saw the `v` of a stock number go back (I11)",
     "above_limit": "a buyer has more units than the limit allows (I7)",
     "oversold_midway": "at some moment more was sold than there was (P2)",
+    "wrong_price": "an order has a price that was not in force while it was asked for (P9)",
+    "sold_while_paused": "an order that was first asked for in a pause was taken in it",
     "ledger_breaks": "the ledger has a gap, or a row that does not follow from those before it",
     "unanswered": "a call has no end",
 }
@@ -58,13 +61,15 @@ def check(
     *,
     stock: Mapping[str, int],
     limits: Mapping[str, int] | None = None,
+    prices: Mapping[str, int] | None = None,
 ) -> Found:
     """All that is wrong, by name (see FAULTS); every name is there, most lists are empty.
 
     `stock` is how many units of each pool there were at first, `limits` how many of a pool one
-    buyer may have. `lines` are in order of time.
+    buyer may have, `prices` what each pool cost at first: those that are named are compared with
+    every `price.set`. `lines` are in order of time.
     """
-    checker = _Checker(stock)
+    checker = _Checker(stock, prices or {})
     for line in lines:
         checker.take(line)
     checker.end(books, limits or {})
@@ -79,16 +84,43 @@ def counts(found: Found) -> dict[str, int]:
 class _Order:
     """All that was asked and told under one order id."""
 
-    __slots__ = ("answer", "asked", "client", "content", "ended", "not_these", "units")
+    __slots__ = (
+        "answer", "asked", "client", "content", "ended", "first_s", "not_these", "units",
+    )  # fmt: skip
 
-    def __init__(self, client: str) -> None:
+    def __init__(self, client: str, first_s: float) -> None:
         self.client = client
+        self.first_s = first_s
         self.answer: dict[str, Any] | None = None
         self.content = ""
         self.asked: set[str] = set()
         self.not_these: set[str] = set()
         self.ended = ""
         self.units: Counter[str] = Counter()
+
+
+class _Prices:
+    """When each price of a pool was in force: at most from its asking to the next one's answer."""
+
+    def __init__(self, first: int) -> None:
+        self._last = first
+        self._begun = {first: -inf}
+        self._over: dict[int, float] = {}
+
+    def asked(self, price: int, at_s: float) -> None:
+        """It may be in force from now on."""
+        self._begun.setdefault(price, at_s)
+        self._over.pop(price, None)
+
+    def set(self, price: int, at_s: float) -> None:
+        """It is in force, and the one before it no more."""
+        if price != self._last:
+            self._over[self._last] = at_s
+        self._last = price
+
+    def could_be(self, price: int, from_s: float, to_s: float) -> bool:
+        """Whether it may have been in force at any moment between."""
+        return self._begun.get(price, inf) <= to_s and self._over.get(price, inf) >= from_s
 
 
 class _Call(NamedTuple):
@@ -99,7 +131,7 @@ class _Call(NamedTuple):
 
 
 class _Checker:
-    def __init__(self, stock: Mapping[str, int]) -> None:
+    def __init__(self, stock: Mapping[str, int], prices: Mapping[str, int]) -> None:
         self.found: Found = {name: [] for name in FAULTS}
         self._stock = stock
         self._there = Counter(stock)
@@ -107,6 +139,8 @@ class _Checker:
         self._orders: dict[str, _Order] = {}
         self._open: dict[int, _Call] = {}
         self._seen: dict[tuple[str, str], int] = {}
+        self._prices = {pool: _Prices(price) for pool, price in prices.items()}
+        self._paused_s = inf
 
     def take(self, line: Line) -> None:
         """The next line."""
@@ -119,10 +153,9 @@ class _Checker:
         call = self._open.pop(line.call)
         if line.op in _ORDERING:
             ends = {"ok": self._ok, "fail": self._fail, "info": self._info}
-            ends[line.what](call, line.value)
-        elif line.op == "stock.adjust" and line.what == "ok":
-            data = call.asked.value
-            self._there[f"sku:{data['sku']}"] += min(0, data["delta"])
+            ends[line.what](call, line)
+        elif line.what == "ok":
+            self._acted(line, call.asked.value)
 
     def end(self, books: Books, limits: Mapping[str, int]) -> None:
         """Compare with what the server says in the end."""
@@ -137,10 +170,10 @@ class _Checker:
     def _begins(self, line: Line) -> bool:
         """Take in what is asked; of an order, whether its buyer knows already that it is there.
 
-        Units that may come back or be added count as there from now on: nobody knows when.
+        What is asked for may be so from now on: units that come back, a price, the pause's end.
         """
         if line.op in _ORDERING:
-            order = self._orders.setdefault(line.value["order"], _Order(line.client))
+            order = self._orders.setdefault(line.value["order"], _Order(line.client, line.at_s))
             order.asked.add(_content(line))
             return order.answer is not None and order.content == _content(line)
         if line.op == "order.cancel" and line.value["order"] in self._orders:
@@ -149,10 +182,23 @@ class _Checker:
             self._there[f"sku:{line.value['sku']}"] += line.value["qty"]
         elif line.op == "stock.adjust":
             self._there[f"sku:{line.value['sku']}"] += max(0, line.value["delta"])
+        elif line.op == "price.set" and (prices := self._prices.get(_pool(line.value))):
+            prices.asked(line.value["price_minor"], line.at_s)
+        elif line.op == "sale.resume":
+            self._paused_s = inf
         return False
 
-    def _ok(self, call: _Call, answer: dict[str, Any]) -> None:
-        asked = call.asked
+    def _acted(self, line: Line, data: dict[str, Any]) -> None:
+        """What the host was told is so: from now on it holds for everybody."""
+        if line.op == "stock.adjust":
+            self._there[f"sku:{data['sku']}"] += min(0, data["delta"])
+        elif line.op == "price.set" and (prices := self._prices.get(_pool(data))):
+            prices.set(data["price_minor"], line.at_s)
+        elif line.op == "sale.pause":
+            self._paused_s = line.at_s
+
+    def _ok(self, call: _Call, line: Line) -> None:
+        asked, answer = call.asked, line.value
         order, content = self._orders[asked.value["order"]], _content(asked)
         order.ended = "ok"
         if content in order.not_these or (order.answer and order.content != content):
@@ -160,6 +206,7 @@ class _Checker:
         elif order.answer is None:
             order.answer, order.content = answer, content
             self._sell(order, asked)
+            self._judge(order, line)
         elif order.answer != answer:
             self._fault("answers_differ", f"first {order.answer}, then {answer}")
 
@@ -179,8 +226,17 @@ class _Checker:
         if answer["id"] != asked.value["order"] or (wanted and wanted != order.units):
             self._fault("answers_differ", f"asked {asked.value}, answered {answer}")
 
-    def _fail(self, call: _Call, error: dict[str, Any]) -> None:
-        asked = call.asked
+    def _judge(self, order: _Order, line: Line) -> None:
+        """Whether the host's word was kept: the price, and the pause."""
+        for one in line.value["lines"]:
+            prices = self._prices.get(_pool(one))
+            if prices and not prices.could_be(one["price_minor"], order.first_s, line.at_s):
+                self._fault("wrong_price", f"{line.value} of {line.client}")
+        if order.first_s > self._paused_s:
+            self._fault("sold_while_paused", f"{line.value} of {line.client}")
+
+    def _fail(self, call: _Call, line: Line) -> None:
+        asked, error = call.asked, line.value
         order, content = self._orders[asked.value["order"]], _content(asked)
         if error["code"] == "id_reused":
             order.not_these.add(content)
@@ -191,7 +247,7 @@ class _Checker:
         elif order.answer is None:
             order.ended = "fail"
 
-    def _info(self, call: _Call, _error: object) -> None:
+    def _info(self, call: _Call, _line: Line) -> None:
         order = self._orders[call.asked.value["order"]]
         if order.answer is None:
             order.ended = "info"

@@ -16,6 +16,7 @@ def books_agree(
     stock: Mapping[str, int],
     *,
     limits: Mapping[str, int] | None = None,
+    prices: Mapping[str, int] | None = None,
     name: str = "history",
 ) -> Books:
     """The books of these pools, which bear out every line; else the history is kept in a file.
@@ -33,7 +34,7 @@ def books_agree(
 
         books = read_books(get, "r1", *skus)
     assert {"invoke", "ok"} <= {line.what for line in lines}, "there is nothing to compare"
-    found = check(lines, books, stock=stock, limits=limits)
+    found = check(lines, books, stock=stock, limits=limits, prices=prices)
     if any(found.values()):
         path = server.data.parent / f"{name}.jsonl"
         save(path, lines)

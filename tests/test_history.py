@@ -11,6 +11,7 @@ from bench.checker import FAULTS, Books, check
 from bench.history import Recorder, load, merged, save
 
 STOCK = {"sku:s1": 2}
+PRICES = {"sku:s1": 100}
 AGAIN = {"code": "store_down", "retry": True}
 SOLD_OUT = {"code": "sold_out", "retry": False}
 REUSED = {"code": "id_reused", "retry": False}
@@ -52,7 +53,7 @@ def books(*orders: dict[str, Any]) -> Books:
 
 def found(told: Recorder, said: Books, **limits: int) -> set[str]:
     """The names of what is wrong."""
-    wrong = check(told.lines, said, stock=STOCK, limits={"sku:s1": 2} | limits)
+    wrong = check(told.lines, said, stock=STOCK, limits={"sku:s1": 2} | limits, prices=PRICES)
     assert set(wrong) == set(FAULTS)
     return {name for name, faults in wrong.items() if faults}
 
@@ -156,6 +157,45 @@ def _oversold_for_a_moment(told: Told) -> Books:
     return books(answer("o2"), answer("o3"), answer("o1") | {"state": "cancelled"})
 
 
+def price(told: Told, minor: int) -> None:
+    told.ok(told.invoke("mia", "price.set", {"sku": "s1", "price_minor": minor}), {})
+
+
+def _at_the_price_before(told: Told) -> Books:
+    price(told, 200)
+    told.order("o1", answer("o1"))
+    return books(answer("o1"))
+
+
+def _at_a_price_of_its_own(told: Told) -> Books:
+    lines = [{"sku": "s1", "qty": 1, "price_minor": 99}]
+    told.order("o1", answer("o1") | {"lines": lines})
+    return books(answer("o1") | {"lines": lines})
+
+
+def _in_a_pause(told: Told) -> Books:
+    told.ok(told.invoke("mia", "sale.pause", {}), {})
+    told.order("o1", answer("o1"))
+    return books(answer("o1"))
+
+
+def test_a_change_under_way_excuses_both_sides_of_it() -> None:
+    """While a price or a pause is not answered yet, or ends, an order may come to either side."""
+    told = Told()
+    pricing = told.invoke("mia", "price.set", {"sku": "s1", "price_minor": 200})
+    told.order("o1", answer("o1"))
+    told.ok(pricing, {})
+    pausing = told.invoke("mia", "sale.pause", {})
+    price(told, 100)
+    ordering = told.invoke("ann", "order.place", asked("o2"))
+    told.ok(pausing, {})
+    told.ok(ordering, answer("o2"))
+    resuming = told.invoke("mia", "sale.resume", {})
+    told.order("o2", answer("o2"))
+    told.ok(resuming, {})
+    assert found(told, books(answer("o1"), answer("o2"))) == set()
+
+
 def _a_row_is_gone(told: Told) -> Books:
     told.order("o1", answer("o1"))
     told.order("o2", answer("o2"))
@@ -183,6 +223,9 @@ def _no_end(told: Told) -> Books:
         (_went_back, "went_back"),
         (_above_limit, "above_limit"),
         (_oversold_for_a_moment, "oversold_midway"),
+        (_at_the_price_before, "wrong_price"),
+        (_at_a_price_of_its_own, "wrong_price"),
+        (_in_a_pause, "sold_while_paused"),
         (_a_row_is_gone, "ledger_breaks"),
         (_no_end, "unanswered"),
     ],
