@@ -7,6 +7,7 @@ they ask, are told and are shown is recorded, and in the end compared with the b
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,6 +22,8 @@ from tests.live import Live, Said
 THINKING_S = 0.005
 ANSWER_MAX_S = 6.0
 """Three times what is promised: the machine may be busy with other things."""
+NORMAL_MAX_S = 10.0
+"""What is promised (P13): so long after a fault has stopped everybody is served again."""
 
 
 class Sale:
@@ -34,6 +37,7 @@ class Sale:
         self.unsettled: list[tuple[Viewer, str]] = []
         """Orders that were refused for now, and whose buyers ask again in the end."""
         self.sold_out = False
+        self._served: Counter[str] = Counter()
         self.history = Recorder()
         self.buyers = [Viewer(server, f"{sku}-b{number}") for number in range(buyers)]
         for buyer in self.buyers:
@@ -64,6 +68,15 @@ class Sale:
         """Wait until so many more orders are acknowledged, or nothing is left."""
         enough = len(self.bought) + orders
         await until(lambda: self.sold_out or len(self.bought) >= enough, within_s)
+
+    async def is_normal_again(self) -> None:
+        """Wait until every buyer has had an order that was sent from now on: in 10 s at most."""
+        # The first answer may be that to an order of before; the second is not.
+        enough = {buyer.name: self._served[buyer.name] + 2 for buyer in self.buyers}
+        await until(
+            lambda: all(self._served[name] >= orders for name, orders in enough.items()),
+            NORMAL_MAX_S,
+        )
 
     def watched_by(self, viewer: Viewer) -> None:
         """Record the stock numbers this viewer is shown."""
@@ -131,6 +144,7 @@ class Sale:
             self.sold_out = True
         else:
             self.bought.append(order)
+            self._served[buyer.name] += 1
 
     async def _ask(self, buyer: Viewer, order: str) -> dict[str, Any]:
         data = {"order": order, "lines": [{"sku": self.sku, "qty": 1}]}

@@ -1,16 +1,20 @@
-"""The server is killed in the middle of a sale and started again."""
+"""The server, or a worker of it, is killed in the middle of a sale."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
 from liveroom.ids import new_id
-from tests.live import Live, Said, Seat
+from tests.live import Live, Said, Seat, serving
+from tests.sale import Sale
 
 BUYERS = 8
 BEFORE = 60
@@ -123,3 +127,28 @@ def test_a_planned_stop_keeps_carts(server):
     assert kept == line
     back.leave()
     assert server.audit()["ok"]
+
+
+def _a_worker(server: Live) -> None:
+    os.kill(min(server.workers()), signal.SIGKILL)
+
+
+def _everything(server: Live) -> None:
+    server.kill()
+    server.start()
+
+
+@pytest.mark.parametrize("kill", [_a_worker, _everything])
+def test_everybody_is_served_again_within_ten_seconds(tmp_path, kill: Callable[[Live], None]):
+    """All who were cut return and buy: ten seconds from the kill, or from the server's start."""
+    flags = ("--workers", "2", "--message-rate-max", "0")
+    with serving(tmp_path / "data", *flags, stock=STOCK * 10) as server:
+
+        async def story() -> None:
+            sale = Sale(server, "s1", STOCK * 10)
+            async with sale.going_on():
+                await asyncio.to_thread(kill, server)
+                await sale.is_normal_again()
+            await sale.adds_up()
+
+        asyncio.run(asyncio.wait_for(story(), 90))

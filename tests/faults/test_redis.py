@@ -67,7 +67,7 @@ def test_replies_that_never_came(place, sku, script, torn):
             await until(lambda: place.proxy.lost >= before + (3 if script == "hold" else 1))
             await sale.more()
             place.proxy.lose_replies(b"", times=0)
-            await sale.more()
+            await sale.is_normal_again()
         await sale.adds_up()
 
     asyncio.run(asyncio.wait_for(story(), 90))
@@ -137,8 +137,8 @@ def test_buying_is_refused_in_time_while_redis_hangs(place, sku, how):
                         assert shown["order"]["state"] == "placed"
                 finally:
                     go_on()
+                await sale.is_normal_again()
                 assert codes & {"store_down", "rebuilding"}, codes
-                await sale.more()
             assert not ann.ends, "nobody is sent away because Redis hangs"
         await sale.adds_up()
 
@@ -155,7 +155,7 @@ def test_redis_is_emptied_again_and_again(place, sku):
                 for _ in range(FLUSHES):
                     client.flushall()
                     await asyncio.sleep(random.uniform(0, 0.1))
-            await sale.more()
+            await sale.is_normal_again()
         await sale.adds_up()
 
     asyncio.run(asyncio.wait_for(story(), 90))
@@ -171,7 +171,7 @@ def test_each_key_of_the_stock_is_lost_in_turn(place, sku):
                 for at in range(1 + len(keys.STOCK_KEYS)):
                     epoch = int(client.hget(keys.stock_fence(0), "epoch") or 0)
                     client.delete(keys.stock(0, epoch)[at])
-                    await sale.more(10)
+                    await sale.is_normal_again()
         await sale.adds_up()
 
     asyncio.run(asyncio.wait_for(story(), 90))
@@ -197,7 +197,7 @@ def test_redis_comes_back_otherwise_than_it_went(place, sku, how):
                 if how == "rolled back":
                     shutil.move(older, store)
                 await asyncio.to_thread(place.start)
-            await sale.more()
+            await sale.is_normal_again()
         await sale.adds_up()
 
     asyncio.run(asyncio.wait_for(story(), 90))
@@ -242,9 +242,9 @@ def test_a_failover_to_a_replica_that_lags_and_back(place, sku):
                 await sale.more()
             first = place.proxy.to
             place.proxy.turn_to(Path(lagging.url.removeprefix("unix://")))
-            await sale.more()
+            await sale.is_normal_again()
             place.proxy.turn_to(first)
-            await sale.more()
+            await sale.is_normal_again()
         await sale.adds_up()
 
     try:

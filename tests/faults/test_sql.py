@@ -82,9 +82,9 @@ def test_buying_is_refused_in_time_while_sql_cannot_be_written(sqlite, skus, han
                     while time.monotonic() < until_s:
                         codes.add(await sale.code_of(ann, new_id()))
                         await ann.do("message.post", new_id(), text="is anybody there?")
+                await sale.is_normal_again()
                 assert codes <= {"store_down", "ok"}
                 assert "store_down" in codes
-                await sale.more()
             assert not ann.ends, "nobody is sent away because SQL hangs"
         await sale.adds_up()
 
@@ -132,6 +132,7 @@ def test_commits_whose_replies_never_came(place, skus, torn):
                 place.proxy.lose_replies(b"COMMIT", torn=torn)
                 await until(lambda before=before: place.proxy.lost > before)
                 await sale.more(5)
+            await sale.is_normal_again()
         await sale.adds_up()
 
     asyncio.run(asyncio.wait_for(story(), 90))
@@ -157,7 +158,7 @@ def test_the_database_is_away_for_a_moment(place, skus, fail):
         async with sale.going_on():
             for _ in range(5 if LONG else 2):
                 await asyncio.to_thread(fail, place)
-                await sale.more()
+                await sale.is_normal_again()
         await sale.adds_up()
 
     asyncio.run(asyncio.wait_for(story(), 90))
@@ -189,8 +190,8 @@ def test_buying_is_answered_in_time_while_postgresql_hangs(place, skus, hang):
                 await ann.do("message.post", new_id(), text="is anybody there?")
             place.proxy.flow()
             place.proxy.delay_s = 0.0
+            await sale.is_normal_again()
             assert "store_down" in codes, codes
-            await sale.more()
         await sale.adds_up()
 
     try:
@@ -215,7 +216,7 @@ def test_a_worker_that_stops_inside_a_transaction(tmp_path, skus):
                 before = server.workers()
                 stopped = await asyncio.to_thread(_stop_in_a_transaction, server, lambda: before)
                 await until(lambda: stopped not in server.workers())
-                await sale.more()
+                await sale.is_normal_again()
             await sale.adds_up()
 
         asyncio.run(asyncio.wait_for(story(), 90))
