@@ -7,7 +7,7 @@ by its `v`, so that applying one twice or late changes nothing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -25,7 +25,8 @@ Thing = dict[str, Any]
 class Picture:
     """What a joiner of the room is shown, own things aside.
 
-    `on_shelf` is called with the picture whenever the SKUs or drops it shows may have changed.
+    `pinned` has for each product the seq of the event that pinned it, or 0. `on_shelf` is
+    called with the picture whenever the SKUs or drops it shows may have changed.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Picture:
         n: int,
         room: Thing,
         shelf: Iterable[Thing],
-        pinned: Iterable[str],
+        pinned: Mapping[str, int],
         messages: Iterable[Thing],
         viewers: tuple[int, int] = (0, 0),
         reactions: tuple[dict[str, int], int] = ({}, 0),
@@ -56,6 +57,8 @@ class Picture:
         self.on_shelf = on_shelf
         self._shape: shapes.Room | None = None
         self._selling: dict[str, str] | None = None
+        self._pinned_at = dict(pinned)
+        self._pins: dict[str, str] | None = None
 
     @property
     def v(self) -> int:
@@ -80,6 +83,18 @@ class Picture:
         if self._selling is None:
             self._selling = {s["id"]: p.get("state", "on") for p in self.shelf for s in p["skus"]}
         return self._selling
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """For each SKU that is pinned the position of its pin, unless that is not known."""
+        if self._pins is None:
+            self._pins = {
+                sku["id"]: f"{self.epoch}:{self._pinned_at[product['id']]}"
+                for product in self.pinned
+                if self._pinned_at.get(product["id"])
+                for sku in product["skus"]
+            }
+        return self._pins
 
     @property
     def skus(self) -> set[str]:
@@ -149,6 +164,7 @@ class Picture:
         self.shelf, self._selling = data["shelf"], None
         by_id = {product["id"]: product for product in self.shelf}
         self.pinned = [by_id.get(product["id"], product) for product in self.pinned]
+        self._pins = None
         shown = self.skus
         self.stock = {sku: stock for sku, stock in self.stock.items() if sku in shown}
         if self.on_shelf is not None:
@@ -173,9 +189,12 @@ class Picture:
     def _pin(self, data: Thing) -> None:
         product = data["product"]
         self.pinned = [pin for pin in self.pinned if pin["id"] != product["id"]] + [product]
+        self._pinned_at[product["id"]], self._pins = self.seq, None
 
     def _unpin(self, data: Thing) -> None:
         self.pinned = [pin for pin in self.pinned if pin["id"] != data["product"]]
+        self._pinned_at.pop(data["product"], None)
+        self._pins = None
 
     def _say(self, data: Thing) -> None:
         if data["n"] > self.n:

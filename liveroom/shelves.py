@@ -20,17 +20,30 @@ from liveroom.store.database import Database
 
 
 class Facts(msgspec.Struct):
-    """A room and its shelf (what is `off` left out) as SQL had them at one moment."""
+    """A room and its shelf (what is `off` left out) as SQL had them at one moment.
+
+    `pinned` has for each product the seq of the event that pinned it, in the log's epoch.
+    """
 
     room: shapes.Room
     shelf: list[shapes.Product]
-    pinned: list[str]
+    pinned: dict[str, int]
     pinned_epoch: str | None
 
     @property
     def selling(self) -> dict[str, str]:
         """For each SKU of the shelf whether it is `on` or `visible`."""
         return {sku.id: product.state or "on" for product in self.shelf for sku in product.skus}
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """For each SKU of the shelf that is pinned, the position of its pin."""
+        return {
+            sku.id: f"{self.pinned_epoch}:{self.pinned[product.id]}"
+            for product in self.shelf
+            if self.pinned.get(product.id)
+            for sku in product.skus
+        }
 
 
 def facts(conn: Connection, room: str) -> Facts:
@@ -42,7 +55,7 @@ def facts(conn: Connection, room: str) -> Facts:
         msgspec.structs.replace(products[product], position=position, state=state)
         for position, (product, state) in enumerate(entries, start=1)
     ]
-    return Facts(_shape(conn, row), shelf, list(row.pinned), row.pinned_epoch)
+    return Facts(_shape(conn, row), shelf, row.pinned, row.pinned_epoch)
 
 
 def _row(conn: Connection, room: str) -> Row[Any]:

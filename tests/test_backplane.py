@@ -223,7 +223,7 @@ def test_a_room_nobody_published_in_has_a_position(redis_url, run):
             return state
 
     state = run(story())
-    assert (state.pinned, state.messages, state.fields) == ([], [], {})
+    assert (state.pinned, state.messages, state.fields) == ({}, [], {})
 
 
 def test_a_wiped_store_begins_a_new_epoch(redis_url, run):
@@ -362,7 +362,7 @@ def test_after_a_killed_store_a_node_hears_again_and_is_told(own_valkey, run):
             assert after.epoch != before.position.epoch
             assert after.seq == 0
             state = await plane.room_state("r1")
-            assert (state.pinned, state.messages, state.n) == ([], before.messages, 1)
+            assert (state.pinned, state.messages, state.n) == ({}, before.messages, 1)
             node.batches.clear()
             (event,) = await plane.publish("r1", notice("heard again"))
             assert event.seq == 1

@@ -14,7 +14,7 @@ from liveroom.events import Event
 from liveroom.moderation import Moderation, SlowMode, refuse_unless_may_speak
 from liveroom.onair import OnAir
 from liveroom.rooms import NewRoom, RoomChange, Rooms, refuse_unless_selling
-from liveroom.store import ledger, scripts, tables
+from liveroom.store import keys, ledger, scripts, tables
 from liveroom.store.backplane import Backplane, Item
 
 ANN = Member("u1", "Ann")
@@ -212,16 +212,55 @@ def test_fourth_pin_takes_the_first_down(run, house):
             for product in ("p1", "p2", "p3", "p4"):
                 await h.rooms.pin("r1", product)
             assert [name for name, _ in await h.told(3)] == ["product.unpinned", "product.pinned"]
-            assert (await h.rooms.facts("r1")).pinned == ["p2", "p3", "p4"]
+            assert list((await h.rooms.facts("r1")).pinned) == ["p2", "p3", "p4"]
             await h.rooms.take("r1", "p3")
-            assert (await h.rooms.facts("r1")).pinned == ["p2", "p4"]
+            assert list((await h.rooms.facts("r1")).pinned) == ["p2", "p4"]
             await h.rooms.unpin("r1", "p2")
             with pytest.raises(Invalid, match="not_found"):
                 await h.rooms.unpin("r1", "p2")
             with pytest.raises(Invalid, match="not_found"):
                 await h.rooms.pin("r1", "p3")
             await h.rooms.unpin_all("r1")
-            assert (await h.rooms.facts("r1")).pinned == []
+            assert list((await h.rooms.facts("r1")).pinned) == []
+
+    run(story())
+
+
+def test_a_pin_is_named_by_its_place_in_the_log(run, house):
+    """Picture, log and SQL name a SKU's pin alike: the position of the event that began it."""
+
+    async def story():
+        async with house() as h:
+            picture = await h.onair.picture("r1")
+            names = []
+            for step in (
+                h.rooms.pin("r1", "p1"),
+                h.rooms.unpin("r1", "p1"),
+                h.rooms.pin("r1", "p1"),
+            ):
+                await step
+                position = (await h.backplane.room_state("r1")).position
+                since = position._replace(seq=picture.seq)
+                for event in await h.backplane.read("r1", since):
+                    picture.apply(event)
+                drawn, known = await h.onair.draw("r1"), await h.rooms.facts("r1")
+                assert picture.pins == drawn.pins == known.pins
+                names.append(picture.pins.get("p1.m"))
+            assert names == [f"{picture.epoch}:1", None, f"{picture.epoch}:3"]
+
+    run(story())
+
+
+def test_a_pin_of_an_older_release_has_no_name(run, house):
+    """Where Redis kept no place of a pin, the product is pinned all the same."""
+
+    async def story():
+        async with house() as h:
+            await h.rooms.pin("r1", "p1")
+            await h.clients[0].hdel(keys.room_log("r1"), "p:p1")
+            picture = await h.onair.draw("r1")
+            assert [p["id"] for p in picture.snapshot()["pinned"]] == ["p1"]
+            assert picture.pins == {}
 
     run(story())
 
@@ -268,6 +307,7 @@ def test_picture_folds_what_is_told(run, house):
                 picture.apply(event)  # twice is once
             drawn = await h.onair.draw("r1")
             assert picture.snapshot() == drawn.snapshot()
+            assert picture.pins == drawn.pins == (await h.rooms.facts("r1")).pins
             assert (picture.seq, picture.n) == (drawn.seq, drawn.n)
             assert picture.snapshot()["pinned"][0]["skus"][0]["price_minor"] == 250
             assert [m["text"] for m in picture.now()["messages"]] == ["two"]

@@ -224,12 +224,12 @@ class Backplane:
             for name, v in log.items()
             if name.startswith(b"v:")
         }
-        pinned = log.get(b"pinned", b"").decode()
+        pinned = [product for product in log.get(b"pinned", b"").split(b",") if product]
         return RoomState(
             position=Position(epoch.decode(), seq),
             n=n,
             fields=fields,
-            pinned=pinned.split(",") if pinned else [],
+            pinned={p.decode(): int(log.get(b"p:" + p, 0)) for p in pinned},
             messages=[items.message_of(entry, row).data for entry, row in reversed(messages)],
             reactions=(
                 {kind.decode(): int(count) for kind, count in items.pairs(reactions).items()},

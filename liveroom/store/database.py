@@ -145,8 +145,10 @@ class Database:
         """The select, locking its rows on PostgreSQL (`read`: shared); SQLite has one writer."""
         return select if self.dialect == "sqlite" else select.with_for_update(read=read)
 
-    def upgrade(self) -> None:
+    def upgrade(self, to: str = "head") -> None:
         """Bring the schema to this release. Safe to call from several nodes at once.
+
+        `to` is for tests: an older revision.
 
         Raises:
             Unavailable: `store_down` where the database is away.
@@ -164,7 +166,7 @@ class Database:
                 conn.execute(text("SET LOCAL lock_timeout = 0"))
                 conn.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
             config.attributes["connection"] = conn
-            alembic.command.upgrade(config, "head")
+            alembic.command.upgrade(config, to)
 
     async def close(self) -> None:
         """Answer what was begun, then close every connection."""

@@ -52,12 +52,16 @@ class Batch(msgspec.Struct):
 
 
 class RoomState(NamedTuple):
-    """A room as the store knows it, in one step. A pair's second half is its `v`."""
+    """A room as the store knows it, in one step. A pair's second half is its `v`.
+
+    `pinned` has for each product, oldest pin first, the seq of the event that pinned it; 0
+    where that is not known.
+    """
 
     position: Position
     n: int
     fields: dict[str, tuple[int, Any]]
-    pinned: list[str]
+    pinned: dict[str, int]
     messages: list[dict[str, Any]]
     reactions: tuple[dict[str, int], int]
     viewers: tuple[int, int]

@@ -23,7 +23,7 @@ class Model:
 
     seq: int = 0
     n: int = 0
-    pinned: list[str] = field(default_factory=list)
+    pinned: dict[str, int] = field(default_factory=dict)
     messages: dict[int, str] = field(default_factory=dict)
     fields: dict[str, tuple[int, object]] = field(default_factory=dict)
     reactions: dict[str, int] = field(default_factory=dict)
@@ -63,17 +63,19 @@ class Model:
             told.append((item.event.name, None, self.n, data["text"]))
         else:
             told.append(self.logged(item.event.name, data))
+        if item.pin is not None:
+            self.pinned[item.pin] = self.seq
         return told
 
     def pins(self, item: Item) -> list[tuple]:
         left = []
         if item.unpin in self.pinned:
-            self.pinned.remove(item.unpin)
+            del self.pinned[item.unpin]
             left = [item.unpin] if item.event.name != "product.unpinned" else []
         if item.pin is not None:
             kept = [*(p for p in self.pinned if p != item.pin), item.pin]
             left += kept[:-3]
-            self.pinned = kept[-3:]
+            self.pinned = {product: self.pinned.get(product, 0) for product in kept[-3:]}
         return [self.unpinned(product) for product in left]
 
     def newest(self, item: Item) -> dict:
@@ -162,7 +164,8 @@ async def _compare_on(client, batches: list[list[Item]]) -> None:
     state = await plane.room_state(ROOM)
     read = await plane.read(ROOM, Position(epoch, 0))
     assert state.position == Position(epoch, model.seq)
-    assert (state.n, state.pinned, state.fields) == (model.n, model.pinned, model.fields)
+    assert (state.n, state.fields) == (model.n, model.fields)
+    assert list(state.pinned.items()) == list(model.pinned.items())
     assert state.reactions[0] == model.reactions
     assert {m["n"]: m["text"] for m in state.messages} == model.messages
     assert [_plain_event(event) for event in read] == log

@@ -92,35 +92,35 @@ CASES = [
         [pin("a")],
         [pin("b")],
         ["product.pinned:2"],
-        {"pinned": ["a", "b"]},
+        {"pins": [("a", 1), ("b", 2)]},
     ),
     Case(
         "over three pins the oldest leaves, with an event of its own before the pin's",
         [pin("a"), pin("b"), pin("c")],
         [pin("d")],
         ["product.unpinned:4 product.pinned:5"],
-        {"pinned": ["b", "c", "d"], "seq": 5},
+        {"pins": [("b", 2), ("c", 3), ("d", 5)], "seq": 5},
     ),
     Case(
         "a product that is pinned again moves to the end; nothing leaves",
         [pin("a"), pin("b"), pin("c")],
         [pin("a")],
         ["product.pinned:4"],
-        {"pinned": ["b", "c", "a"]},
+        {"pins": [("b", 2), ("c", 3), ("a", 4)]},
     ),
     Case(
         "only what is pinned can be unpinned",
         [pin("a"), pin("ab")],
         [unpin("b"), unpin("a"), unpin("a")],
         ["not_found", "product.unpinned:3", "not_found"],
-        {"pinned": ["ab"], "seq": 3},
+        {"pins": [("ab", 2)], "seq": 3},
     ),
     Case(
         "another event that takes a product off the shelf unpins it first",
         [pin("a"), pin("b")],
         [shelf("a"), shelf("a")],
         ["product.unpinned:3 shelf.changed:4", "shelf.changed:5"],
-        {"pinned": ["b"]},
+        {"pins": [("b", 2)]},
     ),
     Case(
         "the higher version stays, and an older event tells the newest value",
@@ -183,7 +183,7 @@ CASES = [
         [],
         [unpin("a"), notice("a"), remove(9), message("m")],
         ["not_found", "notice.posted:1", "not_found", "message.posted#1"],
-        {"seq": 1, "n": 1, "pinned": []},
+        {"seq": 1, "n": 1, "pins": []},
     ),
 ]
 
@@ -225,6 +225,7 @@ def test_table(case, redis_url, run, manual_backplane):
     assert [e.seq for e in log] == list(range(1, state.position.seq + 1))
     found = {
         "seq": state.position.seq,
+        "pins": list(state.pinned.items()),
         "texts": [m["text"] for m in state.messages],
         "titles": [e.data["room"]["title"] for e in log if e.name == "room.changed"],
         **state._asdict(),

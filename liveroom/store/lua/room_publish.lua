@@ -49,13 +49,18 @@ local function carry_out(item)
   if item.remove then redis.call('XDEL', messages_key, string.match(item.remove, '%d+$') .. '-0') end
   if item.unpin and is_pinned(log.pinned, item.unpin) then
     log.pinned = without(log.pinned, item.unpin)
+    note_pin(log_key, item.unpin, nil)
     if not item.must then emit(told, unpinned(item.unpin), 'logged') end
   end
   if item.pin then log.pinned, left = pin(log.pinned, item.pin, PINNED_MAX) end
-  for _, product in ipairs(left) do emit(told, unpinned(product), 'logged') end
+  for _, product in ipairs(left) do
+    note_pin(log_key, product, nil)
+    emit(told, unpinned(product), 'logged')
+  end
   if item.react then blob = react(log_key, reactions_key, item.react, at) end
   if item.watch then blob = count_viewers(log_key, viewers_key, item.watch, at) end
   if blob then emit(told, blob, item.c, newest(log_key, item.set)) end
+  if item.pin then note_pin(log_key, item.pin, log.seq) end
   return { log.epoch, told }
 end
 

@@ -19,3 +19,12 @@ local function pin(pinned, product, most)
   while #list > most do left[#left + 1] = table.remove(list, 1) end
   return table.concat(list, ','), left
 end
+
+-- Keep the seq of the event that pinned a product for as long as it is pinned.
+local function note_pin(log_key, product, seq)
+  if seq then
+    redis.call('HSET', log_key, 'p:' .. product, seq)
+  else
+    redis.call('HDEL', log_key, 'p:' .. product)
+  end
+end
