@@ -75,12 +75,16 @@ class Creators:
             row = {"id": creator_id, "name": new.name, "created_at": at}
             insert_new(conn, tables.creators, row)
             _hold_roles(conn, creator_id, new.roles, at)
+            _grow_rooms(conn, creator_id)
             return _creator(conn, creator_id)
 
         return await self._db.write(write)
 
     async def change(self, creator_id: str, change: CreatorChange) -> shapes.Creator:
-        """The creator as changed, or `not_found`. Roles left out of `roles` end now."""
+        """The creator as changed, or `not_found`. Roles left out of `roles` end now.
+
+        The `v` of the creator's open rooms grows with it; `Rooms.host_changed` tells them.
+        """
 
         def write(conn: Connection) -> shapes.Creator:
             _creator(conn, creator_id)
@@ -89,6 +93,7 @@ class Creators:
                 conn.execute(named.values(name=change.name))
             if change.roles is not None:
                 _hold_roles(conn, creator_id, change.roles, now_ms(conn))
+            _grow_rooms(conn, creator_id)
             return _creator(conn, creator_id)
 
         return await self._db.write(write)
@@ -195,6 +200,14 @@ def _hold_roles(conn: Connection, creator_id: str, roles: Sequence[str], at: int
         again = (held.c.creator == creator_id) & (held.c.role == role) & (held.c.since == at)
         if conn.execute(update(held).where(again).values(until=None)).rowcount == 0:
             conn.execute(insert(held).values(creator=creator_id, role=role, since=at))
+
+
+def _grow_rooms(conn: Connection, host: str) -> None:
+    """Open rooms show their host: locked in order, as whoever changes several of them does."""
+    rooms = tables.rooms.c
+    mine = select(rooms.id).where(rooms.host == host, rooms.state != "closed")
+    ids = conn.scalars(mine.order_by(rooms.id).with_for_update()).all()
+    conn.execute(update(tables.rooms).where(rooms.id.in_(ids)).values(v=rooms.v + 1))
 
 
 def _creator(conn: Connection, creator_id: str) -> shapes.Creator:

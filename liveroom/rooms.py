@@ -340,6 +340,11 @@ class Rooms:
         event = Event("message.removed", {"message": message}, self._clock.now_ms())
         await self._backplane.publish(room, Item(event=event, remove=message))
 
+    async def host_changed(self, host: str) -> None:
+        """Tell the open rooms of a creator the name and the roles they have now."""
+        for room in await self._db.read(lambda conn: shelves.rooms_of(conn, host)):
+            await self._told("room.changed", await self.show(room))
+
     async def reconcile(self, room: str) -> None:
         """Tell the room and its shelf as SQL has them, after a crash between commit and word."""
         pinned = (await self._backplane.room_state(room)).pinned  # before what may be pinned

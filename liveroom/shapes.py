@@ -29,7 +29,7 @@ class Stream(Shape):
 
 
 class Room(Shape):
-    """A room as everyone sees it. `v` grows with each change."""
+    """A room as everyone sees it, its host with the roles of now. `v` grows with each change."""
 
     id: str
     title: str
@@ -37,6 +37,7 @@ class Room(Shape):
     state: str
     v: int
     host_name: str | None = None
+    host_roles: list[str] = []
     shop: str | None = None
     stream: Stream | None = None
     opened_at: int | None = None

@@ -7,7 +7,7 @@ one locks the room's row first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Row, case, delete, insert, select, tuple_, update
@@ -86,16 +86,24 @@ def show(conn: Connection, room: str) -> shapes.Room:
 
 
 def _shape(conn: Connection, row: Row[Any]) -> shapes.Room:
-    names = _host_names(conn, [row.host])
-    return _shaped(row, names)
+    return _shaped(row, _hosts(conn, [row.host]))
 
 
-def _shaped(row: Row[Any], names: dict[str, str]) -> shapes.Room:
+class _Host(NamedTuple):
+    """What a room tells of its host."""
+
+    name: str | None
+    roles: list[str]
+
+
+def _shaped(row: Row[Any], hosts: dict[str, _Host]) -> shapes.Room:
+    host = hosts.get(row.host, _Host(None, []))
     return shapes.Room(
         id=row.id,
         title=row.title,
         host=row.host,
-        host_name=names.get(row.host),
+        host_name=host.name,
+        host_roles=host.roles,
         shop=row.shop,
         state=row.state,
         v=row.v,
@@ -107,10 +115,17 @@ def _shaped(row: Row[Any], names: dict[str, str]) -> shapes.Room:
     )
 
 
-def _host_names(conn: Connection, hosts: Sequence[str]) -> dict[str, str]:
-    creators = tables.creators
-    found = conn.execute(select(creators.c.id, creators.c.name).where(creators.c.id.in_(hosts)))
-    return {row.id: row.name for row in found}
+def _hosts(conn: Connection, ids: Sequence[str]) -> dict[str, _Host]:
+    """Those of the hosts who are creators, with the roles they hold now, sorted."""
+    creators, held = tables.creators, tables.creator_roles
+    now = (held.c.creator == creators.c.id) & held.c.until.is_(None)
+    query = select(creators.c.id, creators.c.name, held.c.role).outerjoin(held, now)
+    found: dict[str, _Host] = {}
+    for row in conn.execute(query.where(creators.c.id.in_(ids)).order_by(held.c.role)):
+        host = found.setdefault(row.id, _Host(row.name, []))
+        if row.role is not None:
+            host.roles.append(row.role)
+    return found
 
 
 def exists(conn: Connection, table: Any, row_id: str) -> bool:
@@ -135,6 +150,13 @@ def write_shelf(conn: Connection, room: str, entries: Sequence[tuple[str, str]])
     ]
     if rows:
         conn.execute(insert(tables.shelf), rows)
+
+
+def rooms_of(conn: Connection, host: str) -> list[str]:
+    """The host's rooms that have not closed, sorted."""
+    rooms = tables.rooms.c
+    mine = select(rooms.id).where(rooms.host == host, rooms.state != "closed")
+    return list(conn.scalars(mine.order_by(rooms.id)))
 
 
 def rooms_showing(conn: Connection, sku: str) -> list[str]:
@@ -168,10 +190,10 @@ def page_of(conn: Connection, state: str | None, after: str | None, limit: int) 
         query = query.where(_beyond(rank, after))
     ordered = query.order_by(rank, table.c.created_at.desc(), table.c.id.desc())
     rows = conn.execute(ordered.limit(limit + 1)).all()
-    names = _host_names(conn, [row.host for row in rows])
+    hosts = _hosts(conn, [row.host for row in rows])
     last = rows[limit - 1] if len(rows) > limit else None
     following = f"{last.rank}.{last.created_at}.{last.id}" if last else None
-    return Page([_shaped(row, names) for row in rows[:limit]], following)
+    return Page([_shaped(row, hosts) for row in rows[:limit]], following)
 
 
 def _beyond(rank: Any, after: str) -> Any:

@@ -8,11 +8,11 @@ from liveroom.arguments import fitting
 from liveroom.auth import Member
 from liveroom.catalog import Catalog, NewProduct, NewShop
 from liveroom.clock import ManualClock
-from liveroom.creators import Creators, NewCreator
+from liveroom.creators import CreatorChange, Creators, NewCreator
 from liveroom.errors import Invalid, Refused
 from liveroom.events import Event
 from liveroom.moderation import Moderation, SlowMode, refuse_unless_may_speak
-from liveroom.onair import OnAir
+from liveroom.onair import COMPARE_BEATS, OnAir
 from liveroom.rooms import NewRoom, RoomChange, Rooms, refuse_unless_selling
 from liveroom.store import keys, ledger, scripts, tables
 from liveroom.store.backplane import Backplane, Item
@@ -95,6 +95,49 @@ def test_room_goes_through_its_states_once(run, house):
                 await h.rooms.open("r1")
             assert (await h.rooms.close("r1")).state == "closed"
             assert [name for name, _ in await h.told()] == ["room.opened", "room.closed"]
+
+    run(story())
+
+
+def test_a_room_shows_its_host_as_of_now(run, house):
+    """A new name or role reaches open rooms with their next `v`, and closed ones not at all."""
+
+    async def story():
+        async with house() as h:
+            await h.rooms.create(NewRoom(id="r2", title="Then", host="c1"))
+            await h.rooms.open("r2")
+            await h.rooms.close("r2")
+            await h.creators.change("c1", CreatorChange(name="Xia", roles=["manager", "buyer"]))
+            await h.rooms.host_changed("c1")
+            [(name, data)] = await h.told()
+            told = data["room"]
+            assert (name, told["v"], told["host_name"]) == ("room.changed", 2, "Xia")
+            assert told["host_roles"] == ["buyer", "manager"]
+            listed = (await h.rooms.rooms(state=None, after=None, limit=9)).items
+            assert [(one.id, one.v, one.host_roles) for one in listed] == [
+                ("r1", 2, ["buyer", "manager"]),
+                ("r2", 3, ["buyer", "manager"]),
+            ]
+            await h.creators.change("c1", CreatorChange(roles=[]))
+            await h.rooms.host_changed("c1")
+            assert "host_roles" not in (await h.told())[-1][1]["room"]
+
+    run(story())
+
+
+def test_a_role_that_nobody_told_reaches_the_room(run, house):
+    """A node that dies between a new role and its telling leaves it to the beat of another."""
+
+    async def story():
+        async with house() as h:
+            picture = await h.onair.picture("r1")
+            await h.creators.change("c1", CreatorChange(roles=["clerk"]))
+            for _ in range(COMPARE_BEATS):
+                await h.onair.beat()
+            position = (await h.backplane.room_state("r1")).position
+            for event in await h.backplane.read("r1", position._replace(seq=picture.seq)):
+                picture.apply(event)
+            assert (await h.onair.room("r1")).host_roles == ["clerk"]
 
     run(story())
 

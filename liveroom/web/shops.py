@@ -122,7 +122,9 @@ class Shops:
         by = await self._member(request)
         new = await body(request, creators.NewCreator)
         _ensure_may(by.admin or new.id == by.id)
-        return answer(await self._services.creators.create(new), 201)
+        created = await self._services.creators.create(new)
+        await self._services.rooms.host_changed(created.id)
+        return answer(created, 201)
 
     async def show_creator(self, request: Request) -> Response:
         """One creator with the roles held now and the number of fans."""
@@ -133,7 +135,9 @@ class Shops:
         by, creator = await self._member(request), path_id(request, "creator")
         _ensure_may(by.admin or by.id == creator)
         change = await body(request, creators.CreatorChange)
-        return answer(await self._services.creators.change(creator, change))
+        changed = await self._services.creators.change(creator, change)
+        await self._services.rooms.host_changed(creator)
+        return answer(changed)
 
     async def list_notes(self, request: Request) -> Response:
         """Notes, newest first; `?creator=` for one creator's."""

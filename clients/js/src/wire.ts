@@ -13,6 +13,8 @@ export interface RoomInfo {
   state: "planned" | "live" | "closed";
   v: number;
   host_name?: string;
+  /** The host's roles now: buyer, manager, clerk. */
+  host_roles?: string[];
   shop?: string;
   stream?: Stream;
   opened_at?: number;
