@@ -113,6 +113,10 @@ async def _spent(client: scripts.Client) -> dict[str, float]:
     }
 
 
+BUCKET: Final = "mia/buyer/9f3a21bc:42/note.0198c0de-0000-7000-8000-000000000001"
+"""As a server stamps it on the holds of a pinned product."""
+
+
 class Sale:
     """The buyers, and what they were granted."""
 
@@ -153,7 +157,10 @@ class Sale:
             buyer=f"buyer-{number if self._plan.cart else buyer}",
             room="room-1",
             key=f"order-{number:08d}",
-            lines=[HoldLineRequest(pool=ledger.pool_of(sku), sku=sku, qty=1) for sku in skus],
+            lines=[
+                HoldLineRequest(pool=ledger.pool_of(sku), sku=sku, qty=1, bucket=BUCKET)
+                for sku in skus
+            ],
             kind="held" if self._plan.cart else "placing",
         )
 

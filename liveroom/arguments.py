@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from liveroom.buckets import Source
 from liveroom.errors import Invalid
 from liveroom.ids import Id
 from liveroom.money import Price
@@ -156,12 +157,13 @@ class Drop(_Arguments):
 
 
 class CartAdd(_Arguments):
-    """Units to hold; `price_minor` is the price the buyer saw."""
+    """Units to hold; `price_minor` is the price the buyer saw, `source` what brought the buyer."""
 
     sku: Id
     qty: Qty
     drop: Id | None = None
     price_minor: Price | None = None
+    source: Source | None = None
 
 
 class CartRemove(_Arguments):
@@ -172,10 +174,11 @@ class CartRemove(_Arguments):
 
 
 class WaitlistJoin(_Arguments):
-    """Units to wait for."""
+    """Units to wait for; `source` is what brought the buyer."""
 
     sku: Id
     qty: Qty
+    source: Source | None = None
 
 
 class Sku(_Arguments):
@@ -201,12 +204,16 @@ class Line(_Arguments):
 
 
 class OrderPlace(_Arguments):
-    """An order, bought now, under an id made by the client. `again` marks a retry."""
+    """An order, bought now, under an id made by the client. `again` marks a retry.
+
+    `source` is what brought the buyer.
+    """
 
     order: Id
     lines: Annotated[list[Line], msgspec.Meta(min_length=1, max_length=LINES_MAX)]
     coupon: Id | None = None
     again: bool = False
+    source: Source | None = None
 
 
 class Order(_Arguments):

@@ -8,7 +8,7 @@ Nothing here awaits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import BindParameter, Connection, Row, bindparam, insert, select, text, update
@@ -18,6 +18,7 @@ from liveroom.errors import ensure
 from liveroom.inventory import Told
 from liveroom.states import move
 from liveroom.store import tables
+from liveroom.takings import Taken
 
 
 class News(NamedTuple):
@@ -40,12 +41,14 @@ class Wanted(NamedTuple):
 class After(msgspec.Struct, kw_only=True):
     """What a committed transaction leaves to be told, and what it could not finish.
 
+    `taken` is what it took in or gave back, for the batch to write down at once.
     `wants` is an order whose late payment needs units held for it before it can go on;
     `parked` says that the event waits for its payment to be known.
     """
 
     at: int
     told: list[Told] = []
+    taken: list[Taken] = []
     news: list[News] = []
     ended: list[str] = []
     returned: list[str] = []
@@ -63,10 +66,6 @@ class Move(NamedTuple):
     sold: int = 0
     hold: str | None = None
 
-
-MINUTE_MS: Final = 60_000
-UNATTRIBUTED: Final = "unattributed"
-"""The bucket of sales of which nobody said what brought the buyer."""
 
 _T = tables
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
@@ -100,14 +99,6 @@ _MOVE_POOL = (
         sold=_T.pools.c.sold + bindparam("b_sold"),
         seq=_T.pools.c.seq + bindparam("b_rows"),
     )
-)
-_COUNT_MONEY = text(
-    "INSERT INTO takings (room, minute, bucket, currency, orders, paid_minor, refunded_minor)"
-    " VALUES (:room, :minute, :bucket, :currency, :orders, :paid, :back)"
-    " ON CONFLICT (room, minute, bucket, currency) DO UPDATE SET"
-    " orders = takings.orders + excluded.orders,"
-    " paid_minor = takings.paid_minor + excluded.paid_minor,"
-    " refunded_minor = takings.refunded_minor + excluded.refunded_minor"
 )
 _GIVE_BACK = text(
     "UPDATE buyer_taken SET units = units - :units WHERE pool = :pool AND buyer = :buyer"
@@ -185,24 +176,6 @@ def move_stock(conn: Connection, at: int, moves: Sequence[Move]) -> list[Told]:
     ensure(moved == len(changes), "a locked pool moved")
     conn.execute(insert(_T.ledger), rows)
     return told
-
-
-def count_money(
-    conn: Connection, order: Row[Any], paid_at: int, currency: str, *, paid: int = 0, back: int = 0
-) -> None:
-    """Add to the takings of the minute in which the order was paid, also what goes back later."""
-    conn.execute(
-        _COUNT_MONEY,
-        {
-            "room": order.room,
-            "minute": paid_at // MINUTE_MS,
-            "bucket": UNATTRIBUTED,
-            "currency": currency,
-            "orders": 1 if paid else 0,
-            "paid": paid,
-            "back": back,
-        },
-    )
 
 
 def give_back(conn: Connection, rows: Sequence[Row[Any]], lines: dict[str, list[Row[Any]]]) -> None:

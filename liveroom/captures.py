@@ -15,14 +15,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from sqlalchemy import JSON, Connection, Row, bindparam, select, text, update
 
-from liveroom import refunding
+from liveroom import refunding, takings
 from liveroom.bookkeeping import (
     LOCKED_ORDERS,
     After,
     Move,
     News,
     Wanted,
-    count_money,
     lock_pools,
     move_stock,
     set_orders,
@@ -79,7 +78,9 @@ def take_in_all(conn: Connection, sayings: Sequence[Saying]) -> list[After]:
         conn.execute(LOCKED_ORDERS, {"ids": sorted(orders)}).all()
         lines = lines_of(conn, orders)
         lock_pools(conn, {line.pool for some in lines.values() for line in some})
-    return [take_in(conn, one.said, one.late) for one in sayings]
+    taken_in = [take_in(conn, one.said, one.late) for one in sayings]
+    takings.write(conn, [one for after in taken_in for one in after.taken])
+    return taken_in
 
 
 def take_in(conn: Connection, said: Webhook, late: Late | list[Hold] = Late.ASK) -> After:
@@ -87,7 +88,7 @@ def take_in(conn: Connection, said: Webhook, late: Late | list[Hold] = Late.ASK)
 
     `late` is asked only where the order has expired or was cancelled: without an answer the
     event stays unapplied and `After.wants` names what to hold; holds are placed and sold at
-    once; `Late.REFUND` sends the money back.
+    once; `Late.REFUND` sends the money back. `After.taken` is the caller's to write.
     """
     after = After(at=now_ms(conn))
     if not _first_time(conn, said, after.at):
@@ -196,11 +197,11 @@ class _Capture(NamedTuple):
     def pay(self, lines: list[Row[Any]], moves: list[Move]) -> None:
         """The order is paid, and its units are sold."""
         self.take()
-        paid_at, amount = self.after.at, self.said.amount_minor
+        paid_at = self.after.at
         self.conn.execute(
             update(_T.payments).where(_T.payments.c.id == self.payment.id).values(paid_at=paid_at)
         )
-        count_money(self.conn, self.order, paid_at, self.said.currency, paid=amount)
+        self.after.taken += takings.paid_in(self.order, paid_at, self.said.currency, lines)
         self.after.told = move_stock(self.conn, self.after.at, moves)
         set_orders(self.conn, self.after.at, [self.order], "paid")
         paid = order_of(self.order, lines, "paid")

@@ -39,11 +39,12 @@ class Carts:
         qty: int,
         drop: str | None,
         price_minor: int | None,
+        bucket: str,
         operation: str,
     ) -> shapes.Cart:
         """The cart with `qty` more of a SKU, held until the line expires.
 
-        A line that is there grows and keeps its deadline and price. The same operation adds
+        A line that is there grows and keeps its deadline, price and bucket. The same operation adds
         once, as long as the line is there.
 
         Raises:
@@ -53,7 +54,12 @@ class Carts:
         """
         await self._ensure_fits(buyer, room, sku, drop)
         line = HoldLineRequest(
-            pool=ledger.pool_of(sku, drop), sku=sku, qty=qty, drop=drop, price_minor=price_minor
+            pool=ledger.pool_of(sku, drop),
+            sku=sku,
+            qty=qty,
+            drop=drop,
+            price_minor=price_minor,
+            bucket=bucket,
         )
         await self._inventory.hold(
             HoldRequest(buyer=buyer, room=room, key=operation, lines=[line], kind="held")

@@ -284,7 +284,19 @@ def _write_down(wish: Wish, tally: Tally, plan: Plan, pay_within_ms: int) -> sha
         tally.taken[taken] = tally.taken.get(taken, 0) + qty
         plan.taken[taken] = plan.taken.get(taken, 0) + qty
         plan.lines.append(
-            (wish.order, number, pool, hold.sku, hold.drop, qty, hold.price_minor, hold.id, 0)
+            (
+                wish.order,
+                number,
+                pool,
+                hold.sku,
+                hold.drop,
+                qty,
+                hold.price_minor,
+                hold.id,
+                hold.bucket,
+                0,
+                0,
+            )
         )
         free, seq = tally.free[pool], tally.seq[pool]
         plan.ledger.append(

@@ -8,13 +8,15 @@ from typing import IO, Final
 
 from sqlalchemy import Connection, func, select
 
+from liveroom import buckets
 from liveroom.money import decimal_text
 from liveroom.store.tables import order_lines, orders, payments, refunds
 
 COLUMNS: Final = (
     *("order", "room", "buyer", "state", "placed_at"),
     *("sku", "drop", "qty", "price", "line_total", "order_total", "currency"),
-    *("restocked", "order_refunded"),
+    *("restocked", "order_refunded", "line_refunded"),
+    *("host", "host_roles", "pin", "source"),
 )
 ROWS_AT_ONCE: Final = 500
 
@@ -54,6 +56,8 @@ def write_orders(conn: Connection, out: IO[str], *, room: str | None = None) -> 
                 row.currency,
                 row.restocked,
                 decimal_text(int(row.refunded), row.currency),
+                decimal_text(row.refunded_minor, row.currency),
+                *map(safe, buckets.parts(row.bucket)),
             ]
         )
         written += 1

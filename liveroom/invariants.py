@@ -268,26 +268,49 @@ CHECKS: Final[dict[str, tuple[Any, ...]]] = {
     "I12": (
         "takings",
         (
-            "{room}, minute {minute}: {paid} paid, {back} back; payments: {p_paid}, {p_back}",
+            (
+                "{room}, minute {minute}, {bucket}: {orders} orders, {paid} paid, {back} back;"
+                " its lines: {l_orders}, {l_paid}, {l_back}"
+            ),
             """
-            SELECT COALESCE(t.room, p.room) AS room, COALESCE(t.minute, p.minute) AS minute,
-                   COALESCE(t.paid, 0) AS paid, COALESCE(t.back, 0) AS back,
-                   COALESCE(p.paid, 0) AS p_paid, COALESCE(p.back, 0) AS p_back
-            FROM (SELECT room, minute, currency, SUM(paid_minor) AS paid,
-                         SUM(refunded_minor) AS back, SUM(orders) AS orders
-                  FROM takings GROUP BY room, minute, currency) t
-            FULL JOIN (
-                SELECT o.room, p.paid_at / 60000 AS minute, p.currency, COUNT(*) AS orders,
-                       SUM(p.amount_minor) AS paid, SUM(COALESCE(r.done, 0)) AS back
-                FROM payments p JOIN orders o ON o.id = p."order" LEFT JOIN (
+            SELECT COALESCE(t.room, l.room) AS room, COALESCE(t.minute, l.minute) AS minute,
+                   COALESCE(t.bucket, l.bucket) AS bucket,
+                   COALESCE(t.orders, 0) AS orders, COALESCE(l.orders, 0) AS l_orders,
+                   COALESCE(t.paid_minor, 0) AS paid, COALESCE(t.refunded_minor, 0) AS back,
+                   COALESCE(l.paid, 0) AS l_paid, COALESCE(l.back, 0) AS l_back
+            FROM takings t FULL JOIN (
+                SELECT o.room, p.paid_at / 60000 AS minute, i.bucket, p.currency,
+                       SUM(CASE WHEN i.line = 0 THEN 1 ELSE 0 END) AS orders,
+                       SUM(i.qty * i.price_minor) AS paid, SUM(i.refunded_minor) AS back
+                FROM payments p JOIN orders o ON o.id = p."order"
+                JOIN order_lines i ON i."order" = o.id
+                WHERE p.paid_at IS NOT NULL
+                GROUP BY o.room, p.paid_at / 60000, i.bucket, p.currency) l
+            ON l.room = t.room AND l.minute = t.minute AND l.bucket = t.bucket
+                AND l.currency = t.currency
+            WHERE COALESCE(t.paid_minor, 0) <> COALESCE(l.paid, 0)
+               OR COALESCE(t.refunded_minor, 0) <> COALESCE(l.back, 0)
+               OR COALESCE(t.orders, 0) <> COALESCE(l.orders, 0)
+            """,
+        ),
+        (
+            "order {id}: {paid} came, its lines cost {l_paid}; {back} went back, {l_back} of them",
+            """
+            SELECT o.id, i.paid AS l_paid, i.back AS l_back,
+                   COALESCE(m.paid, 0) AS paid, COALESCE(m.back, 0) AS back
+            FROM orders o JOIN (
+                SELECT "order", SUM(qty * price_minor) AS paid, SUM(refunded_minor) AS back,
+                       SUM(CASE WHEN refunded_minor < 0 OR refunded_minor > qty * price_minor
+                                THEN 1 ELSE 0 END) AS wrong
+                FROM order_lines GROUP BY "order") i ON i."order" = o.id
+            LEFT JOIN (
+                SELECT p."order", SUM(p.amount_minor) AS paid, SUM(COALESCE(r.done, 0)) AS back
+                FROM payments p LEFT JOIN (
                     SELECT payment, SUM(amount_minor) AS done FROM refunds
                     WHERE state = 'succeeded' GROUP BY payment) r ON r.payment = p.id
-                WHERE p.paid_at IS NOT NULL
-                GROUP BY o.room, p.paid_at / 60000, p.currency) p
-            ON p.room = t.room AND p.minute = t.minute AND p.currency = t.currency
-            WHERE COALESCE(t.paid, 0) <> COALESCE(p.paid, 0)
-               OR COALESCE(t.back, 0) <> COALESCE(p.back, 0)
-               OR COALESCE(t.orders, 0) <> COALESCE(p.orders, 0)
+                WHERE p.paid_at IS NOT NULL GROUP BY p."order") m ON m."order" = o.id
+            WHERE i.back <> COALESCE(m.back, 0) OR i.paid <> COALESCE(m.paid, i.paid)
+               OR i.wrong > 0
             """,
         ),
         (

@@ -19,7 +19,7 @@ from liveroom.errors import LiveroomError, Unavailable
 from liveroom.events import Event
 from liveroom.picture import Picture
 from liveroom.rooms import Rooms
-from liveroom.shelves import Facts
+from liveroom.shelves import Facts, OnSale
 from liveroom.store.backplane import Backplane
 
 BEAT_S: Final = 1.0
@@ -122,17 +122,18 @@ class OnAir:
         """The room's picture, while somebody watches it here."""
         return self._pictures.get(room)
 
-    async def facts(self, room: str) -> tuple[shapes.Room, Mapping[str, str]]:
-        """The room, and for each SKU of its shelf whether it is `on` or `visible`.
+    async def on_sale(self, room: str) -> OnSale:
+        """What the room sells now, and by what it is shown.
 
         Cheap for a room on air, from SQL for others; `not_found` where there is none.
         """
         picture = self._pictures.get(room)
         if picture is None:
-            known = await self._rooms.facts(room)
-            return known.room, known.selling
+            return (await self._rooms.facts(room)).on_sale
         newer = self._newer_than(picture, room)
-        return (newer.room, newer.selling) if newer else (picture.shape, picture.selling)
+        if newer is not None:
+            return OnSale(newer.room, newer.selling, picture.pins)
+        return OnSale(picture.shape, picture.selling, picture.pins)
 
     def draws(self, room: str) -> list[str]:
         """The drops of a room on air that are drawn for."""

@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Connection, select, tuple_
 from liveroom import closing, refunding, shapes
 from liveroom.batching import Batcher
 from liveroom.bookkeeping import After, News
+from liveroom.buckets import UNATTRIBUTED
 from liveroom.deciding import Known, Plan, Wish, first_answer, order_of
 from liveroom.ending import CLOSE_MAX_S, Ending
 from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
@@ -52,6 +53,7 @@ class LineRequest(msgspec.Struct, frozen=True, kw_only=True):
     qty: int
     drop: str | None = None
     price_minor: int | None = None
+    bucket: str = UNATTRIBUTED
 
 
 class Page(msgspec.Struct):
@@ -437,6 +439,7 @@ def _merged(lines: Sequence[LineRequest]) -> list[HoldLineRequest]:
             qty=known.qty + line.qty,
             drop=line.drop,
             price_minor=next(iter(prices), None),
+            bucket=known.bucket,
         )
     return [
         HoldLineRequest(
@@ -445,6 +448,7 @@ def _merged(lines: Sequence[LineRequest]) -> list[HoldLineRequest]:
             drop=line.drop,
             qty=line.qty,
             price_minor=line.price_minor,
+            bucket=line.bucket,
         )
         for line in merged.values()
     ]

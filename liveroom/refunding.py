@@ -16,13 +16,12 @@ from typing import Annotated, Any, Final, NamedTuple
 import msgspec
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
-from liveroom import outbox, shapes
+from liveroom import outbox, shapes, takings
 from liveroom.bookkeeping import (
     LOCKED_ORDERS,
     After,
     Move,
     News,
-    count_money,
     move_stock,
     payments_of,
     set_orders,
@@ -366,9 +365,10 @@ def end(conn: Connection, after: After, ended: Ended) -> None:
     ).rowcount
     if not changed:
         return
+    lines = lines_of(conn, [order.id])[order.id]
     if ended.state == "succeeded" and payment.paid_at is not None:
-        back = conn.scalar(select(refunds.amount_minor).where(refunds.id == ended.refund))
-        count_money(conn, order, payment.paid_at, payment.currency, back=int(back or 0))
+        refund = conn.execute(select(_T.refunds).where(refunds.id == ended.refund)).one()
+        after.taken += takings.give_back(conn, order, payment, refund, lines)
     left, pending = _open_sums(conn, [payment.id])
     if not pending and payment.state == "refunding":
         set_payment(conn, after.at, payment, "succeeded" if left else "refunded")
@@ -376,7 +376,6 @@ def end(conn: Connection, after: After, ended: Ended) -> None:
     if state != order.state:
         set_orders(conn, after.at, [order], state)
     if ended.state == "succeeded":
-        lines = lines_of(conn, [order.id])[order.id]
         back = refunds_of(conn, [order.id])[order.id]
         news = order_of(order, lines, state, back)
         after.news.append(News("order.refunded", order.buyer, news))

@@ -6,17 +6,34 @@ one locks the room's row first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Row, case, delete, insert, select, tuple_, update
 
 from liveroom import shapes
+from liveroom.buckets import Source, stamp
 from liveroom.catalog import Page, products_by_id
 from liveroom.errors import Invalid
 from liveroom.store import tables
 from liveroom.store.database import Database
+
+
+class OnSale(NamedTuple):
+    """What a room sells now, with what its sales are owed to.
+
+    `selling` has for each SKU of the shelf whether it is `on` or `visible`, `pins` for each
+    that is pinned the position of its pin.
+    """
+
+    room: shapes.Room
+    selling: Mapping[str, str]
+    pins: Mapping[str, str]
+
+    def bucket(self, sku: str, source: Source | None) -> str:
+        """The bucket of what is held of this SKU now."""
+        return stamp(self.room.host, self.room.host_roles, self.pins.get(sku, ""), source)
 
 
 class Facts(msgspec.Struct):
@@ -44,6 +61,11 @@ class Facts(msgspec.Struct):
             if self.pinned.get(product.id)
             for sku in product.skus
         }
+
+    @property
+    def on_sale(self) -> OnSale:
+        """What the room sells, by these facts."""
+        return OnSale(self.room, self.selling, self.pins)
 
 
 def facts(conn: Connection, room: str) -> Facts:

@@ -43,8 +43,12 @@ class Waitlist:
         self._backplane = backplane
         self._clock = clock
 
-    async def join(self, *, member: str, room: str, sku: str, qty: int) -> shapes.Waiting:
+    async def join(
+        self, *, member: str, room: str, sku: str, qty: int, bucket: str
+    ) -> shapes.Waiting:
         """Wait for units that are not there now. Once more: for another number of them.
+
+        What is offered is in the bucket of the last joining, whenever the offer comes.
 
         Raises:
             Refused: `not_open` {sku, left}: so many are left that nobody need wait;
@@ -55,7 +59,7 @@ class Waitlist:
         left, _ = (await self._inventory.left([pool]))[pool]
         if left >= qty:
             raise Refused("not_open", "Enough are left.", data={"sku": sku, "left": left})
-        wish = partial(waiting.join, pool=pool, member=member, room=room, qty=qty)
+        wish = partial(waiting.join, pool=pool, member=member, room=room, qty=qty, bucket=bucket)
         try:
             ahead = await self._db.write(wish)
         except Refused as refusal:
@@ -131,6 +135,6 @@ class Waitlist:
 
 
 def _request(one: Waiter) -> HoldRequest:
-    line = HoldLineRequest(pool=one.pool, sku=one.sku, qty=one.qty)
+    line = HoldLineRequest(pool=one.pool, sku=one.sku, qty=one.qty, bucket=one.bucket)
     key = f"offer/{one.pool}/{one.place}"
     return HoldRequest(buyer=one.member, room=one.room, key=key, lines=[line], kind="held")

@@ -107,6 +107,15 @@ PLANTED = {
     "I12 a refund nobody took off": ("I12", "UPDATE takings SET refunded_minor = 1"),
     "I12 an order too many": ("I12", "UPDATE takings SET orders = orders + 1"),
     "I12 a minute that is lost": ("I12", "DELETE FROM takings"),
+    "I12 takings of another bucket": ("I12", "UPDATE takings SET bucket = 'mia///'"),
+    "I12 a line of another bucket": (
+        "I12",
+        "UPDATE order_lines SET bucket = 'mia///' WHERE \"order\" = 'paid' AND line = 1",
+    ),
+    "I12 a refund off a line that nobody asked for": (
+        "I12",
+        "UPDATE order_lines SET refunded_minor = 1 WHERE \"order\" = 'lost' AND line = 0",
+    ),
     "I12 an order paid by nothing": ("I12", "UPDATE payments SET paid_at = NULL"),
     "I4 a sale of more": ("I4", "UPDATE order_lines SET restocked = 1 WHERE \"order\" = 'paid'"),
     "I13 an order nobody ended": (

@@ -44,7 +44,7 @@ class Basket:
         self.inventory = inventory
         self.operations = 0
 
-    async def add(self, sku, qty=1, *, buyer="ann", price=None, operation=None):
+    async def add(self, sku, qty=1, *, buyer="ann", price=None, operation=None, bucket="mia///"):
         self.operations += 1
         return await self.carts.add(
             buyer=buyer,
@@ -53,6 +53,7 @@ class Basket:
             qty=qty,
             drop=None,
             price_minor=price,
+            bucket=bucket,
             operation=operation or f"op{self.operations}",
         )
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 HOUSE = ROOT / "liveroom"
 
 VOCABULARY = {
-    *("errors", "states", "ids", "money", "clock", "batching", "shapes", "events"),
+    *("errors", "states", "ids", "money", "buckets", "clock", "batching", "shapes", "events"),
     *("settings", "metrics", "text", "logs", "faults"),
 }
 # Each layer may import those before it; `wire` and `store` share a place and stay apart.
@@ -39,7 +39,10 @@ SIDEWAYS = {
 PARTS = {
     **dict.fromkeys(("bookkeeping", "captures", "closing", "deciding", "outbox"), "orders"),
     **dict.fromkeys(
-        ("ending", "expiring", "placing", "recent", "refunding", "settling", "sweeper", "telling"),
+        (
+            *("ending", "expiring", "placing", "recent", "refunding", "settling", "sweeper"),
+            *("takings", "telling"),
+        ),
         "orders",
     ),
     **dict.fromkeys(("counting", "onair", "picture", "shelves"), "rooms"),

@@ -299,7 +299,7 @@ class Selling(RuleBasedStateMachine):
     @rule(sku=st.sampled_from(list(STOCK)))
     def wait_for(self, sku):
         """Somebody joins the waitlist: from now on only offers hold, also after a wipe."""
-        wish = {"pool": f"sku:{sku}", "member": "zoe", "room": "r1", "qty": 1}
+        wish = {"pool": f"sku:{sku}", "member": "zoe", "room": "r1", "qty": 1, "bucket": "mia///"}
         self.do(self.db.write(partial(waiting.join, **wish)))
         self.do(self.node.set_waiting(sku, waiting=True))
         self.model.waited_for.add(f"sku:{sku}")

@@ -306,6 +306,7 @@ def test_what_a_cart_held_is_sold_after_the_end(run, db, redis_url) -> None:
                     qty=1,
                     drop=drop.id,
                     price_minor=100,
+                    bucket="mia///",
                     operation=buyer,
                 )
             await one.promotions.close("r1", drop.id)

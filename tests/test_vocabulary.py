@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from liveroom import errors, events, ids, money
 from liveroom.errors import FAMILIES, Denied, Invalid, InvariantBroken, Refused, Unavailable
@@ -62,6 +64,48 @@ def test_money_is_written_with_the_digits_of_its_currency(
 ) -> None:
     """ISO 4217 gives each currency its minor unit."""
     assert money.decimal_text(amount, currency) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "weights", "divided"),
+    [
+        (100, [1, 1, 1], [34, 33, 33]),
+        (101, [750, 250], [76, 25]),
+        (5, [0, 3, 0], [0, 5, 0]),
+        (2, [3, 3, 5], [1, 0, 1]),
+        (0, [0, 0], [0, 0]),
+    ],
+)
+def test_an_amount_is_divided_to_the_last_unit(
+    amount: int, weights: list[int], divided: list[int]
+) -> None:
+    """In proportion; what rounding leaves goes to the largest remainders, the first first."""
+    assert money.shares(amount, weights) == divided
+
+
+def test_an_amount_has_somebody_to_be_divided_among() -> None:
+    """Nothing is lost where nobody may take it."""
+    with pytest.raises(InvariantBroken):
+        money.shares(1, [0, 0])
+
+
+AMOUNTS = st.integers(0, 10**12)
+SUMS = st.lists(st.tuples(AMOUNTS, AMOUNTS), min_size=1, max_size=8)
+
+
+@given(SUMS, st.data())
+def test_no_sum_gives_more_than_it_has(sums: list[tuple[int, int]], data: st.DataObject) -> None:
+    """What is taken off adds up, is never above what is left, and touches what is wanted first."""
+    wanted, left = [list(column) for column in zip(*sums, strict=True)]
+    amount = data.draw(st.integers(0, sum(left)))
+    taken = money.taken_off(amount, wanted, left)
+    assert sum(taken) == amount
+    assert all(0 <= one <= most for one, most in zip(taken, left, strict=True))
+    first = [min(one, most) for one, most in zip(wanted, left, strict=True)]
+    if amount <= sum(first):
+        assert all(one <= most for one, most in zip(taken, first, strict=True))
+    else:
+        assert all(one >= least for one, least in zip(taken, first, strict=True))
 
 
 @pytest.mark.parametrize("text", ["a", "A-1_b.c", "x" * 64])

@@ -24,7 +24,9 @@ async def code_of(work) -> str:
 
 async def wait_for(shop: Floor, buyer: str, qty: int = 1) -> int:
     """Join the list; how many are ahead."""
-    joined = await shop.waitlist.join(member=buyer, room="r1", sku=SKU, qty=qty)
+    joined = await shop.waitlist.join(
+        member=buyer, room="r1", sku=SKU, qty=qty, bucket="mia///share"
+    )
     assert (joined.sku, joined.qty) == (SKU, qty)
     return joined.ahead
 
@@ -250,7 +252,7 @@ def test_killed_after_joining_the_flag_is_set_by_the_sweep(run, db, redis_url):
         async with floor(db, redis_url, {SKU: 3}) as shop:
             await shop.put(SKU, 3)
             for member in ("bob", "cyd"):
-                wish = {"pool": POOL, "member": member, "room": "r1", "qty": 2}
+                wish = {"pool": POOL, "member": member, "room": "r1", "qty": 2, "bucket": "mia///"}
                 await db.write(partial(waiting.join, **wish))
             assert await shop.waitlist.sweep_once() == 0
             await give_back(shop, "ann")

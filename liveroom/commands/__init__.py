@@ -94,8 +94,11 @@ def refuse_unless_may(who: Who, member: Member, room: str) -> None:
 
 
 def content_of(cmd: str, room: str, member: Member, data: dict[str, Any]) -> str:
-    """A digest of command, room, member and data as sent, `again` left out."""
-    sent = {name: value for name, value in data.items() if name != "again"}
+    """A digest of command, room, member and data as sent, `again` and `source` left out.
+
+    A buyer who comes again another way asks for the same thing.
+    """
+    sent = {name: value for name, value in data.items() if name not in ("again", "source")}
     said = msgspec.json.encode([cmd, room, member.id, sent], order="sorted")
     return hashlib.blake2b(said, digest_size=32).hexdigest()
 

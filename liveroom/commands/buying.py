@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -15,6 +14,7 @@ from liveroom.events import Event
 from liveroom.faults import point
 from liveroom.orders import LineRequest
 from liveroom.placing import known_orders
+from liveroom.shelves import OnSale
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +26,7 @@ async def cart_show(call: Call) -> dict[str, Any]:
 
 async def cart_add(call: Call) -> dict[str, Any]:
     """Hold units of a SKU for the buyer; the cart with them."""
-    await _on_sale(call, [(call.args.sku, call.args.drop)])
+    sale = await _on_sale(call, [(call.args.sku, call.args.drop)])
     await call.services.hoarding.refuse_if_cooling(call.member.id, [call.args.sku])
     cart = await call.services.carts.add(
         buyer=call.member.id,
@@ -35,6 +35,7 @@ async def cart_add(call: Call) -> dict[str, Any]:
         qty=call.args.qty,
         drop=call.args.drop,
         price_minor=call.args.price_minor,
+        bucket=sale.bucket(call.args.sku, call.args.source),
         operation=call.operation,
     )
     await _tell_held(call, cart)
@@ -66,10 +67,14 @@ async def cart_remove(call: Call) -> dict[str, Any]:
 
 async def waitlist_join(call: Call) -> dict[str, Any]:
     """Wait for units of a SKU that is sold out; a place in the line."""
-    await _on_sale(call, [(call.args.sku, None)])
+    sale = await _on_sale(call, [(call.args.sku, None)])
     await call.services.hoarding.refuse_if_cooling(call.member.id, [call.args.sku])
     place = await call.services.waitlist.join(
-        member=call.member.id, room=call.room, sku=call.args.sku, qty=call.args.qty
+        member=call.member.id,
+        room=call.room,
+        sku=call.args.sku,
+        qty=call.args.qty,
+        bucket=sale.bucket(call.args.sku, call.args.source),
     )
     return {"waiting": place.builtin()}
 
@@ -92,13 +97,10 @@ async def cart_checkout(call: Call) -> dict[str, Any]:
 
 async def order_place(call: Call) -> dict[str, Any]:
     """Buy now: an order of its own, beside the cart."""
-    lines = [
-        LineRequest(sku=line.sku, qty=line.qty, drop=line.drop, price_minor=line.price_minor)
-        for line in call.args.lines
-    ]
+    asked = call.args.lines
     try:
-        await _on_sale(call, [(line.sku, line.drop) for line in lines])
-        await call.services.hoarding.refuse_if_cooling(call.member.id, [one.sku for one in lines])
+        sale = await _on_sale(call, [(line.sku, line.drop) for line in asked])
+        await call.services.hoarding.refuse_if_cooling(call.member.id, [one.sku for one in asked])
         if call.args.coupon is not None:
             raise _no_coupon(call)
     except (Refused, Invalid) as refusal:
@@ -107,7 +109,16 @@ async def order_place(call: Call) -> dict[str, Any]:
         order=call.args.order,
         buyer=call.member.id,
         room=call.room,
-        lines=lines,
+        lines=[
+            LineRequest(
+                sku=line.sku,
+                qty=line.qty,
+                drop=line.drop,
+                price_minor=line.price_minor,
+                bucket=sale.bucket(line.sku, call.args.source),
+            )
+            for line in asked
+        ],
         again=call.args.again,
         content=call.content,
     )
@@ -153,30 +164,33 @@ async def payment_start(call: Call) -> dict[str, Any]:
     return {"payment": payment.builtin()}
 
 
-async def _on_sale(call: Call, lines: list[tuple[str, str | None]]) -> None:
-    """`not_found` off the shelf, `not_open` or `sale_paused` where nothing is sold now.
+async def _on_sale(call: Call, lines: list[tuple[str, str | None]]) -> OnSale:
+    """What the room sells now, with these lines among it.
 
-    A drop must be this room's, and its draw must have admitted the buyer; whether it is open
-    its gate says. A node's picture may lag behind SQL, so no refusal is given before SQL agrees.
+    `not_found` off the shelf, `not_open` or `sale_paused` where nothing is sold. A drop must be
+    this room's, and its draw must have admitted the buyer; whether it is open its gate says.
+    A node's picture may lag behind SQL, so no refusal is given before SQL agrees.
     """
     skus = [sku for sku, _ in lines]
     try:
-        refuse_unless_on_sale(*await call.services.onair.facts(call.room), skus)
+        sale = await call.services.onair.on_sale(call.room)
+        refuse_unless_on_sale(sale, skus)
     except (Refused, Invalid):
-        known = await call.services.rooms.facts(call.room)
-        refuse_unless_on_sale(known.room, known.selling, skus)
+        sale = (await call.services.rooms.facts(call.room)).on_sale
+        refuse_unless_on_sale(sale, skus)
     dropped = [(sku, drop) for sku, drop in lines if drop is not None]
     if dropped:
         offered = call.services.promotions.refuse_unless_offered
         await offered(call.room, call.member.id, dropped)
+    return sale
 
 
-def refuse_unless_on_sale(room: shapes.Room, selling: Mapping[str, str], skus: list[str]) -> None:
-    """Refuse what this room does not sell now; `selling` tells of each SKU: on or visible."""
+def refuse_unless_on_sale(sale: OnSale, skus: list[str]) -> None:
+    """Refuse what this room does not sell now."""
     for sku in skus:
-        if sku not in selling:
+        if sku not in sale.selling:
             raise Invalid("not_found", "It is not on this shelf.", data={"sku": sku})
-    rooms.refuse_unless_selling(room)
+    rooms.refuse_unless_selling(sale.room)
     for sku in skus:
-        if selling[sku] != "on":
+        if sale.selling[sku] != "on":
             raise Refused("not_open", "It is shown, not sold.", data={"sku": sku})

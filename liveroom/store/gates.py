@@ -31,7 +31,8 @@ class Phase(IntEnum):
 class HoldRow(NamedTuple):
     """A hold as Redis keeps it, in this order; times are on the clock of Redis.
 
-    What a hold does not have is False. `till` is its deadline in a cart.
+    What a hold does not have is False. `till` is its deadline in a cart. A hold that an older
+    release made has no bucket.
     """
 
     id: str
@@ -49,6 +50,7 @@ class HoldRow(NamedTuple):
     order: str | Literal[False]
     shared: bool
     counted: bool
+    bucket: str | Literal[False] = False
 
 
 class LineRow(NamedTuple):
@@ -64,6 +66,7 @@ class LineRow(NamedTuple):
     key: str
     qty: int
     price: int | Literal[False]
+    bucket: str
 
 
 class RequestRow(NamedTuple):
@@ -113,6 +116,7 @@ class Grant(NamedTuple):
     price: int
     state: str
     due: int
+    bucket: str | Literal[False]
 
 
 class Granted(NamedTuple):
@@ -368,5 +372,5 @@ def _flat(requests: Sequence[RequestRow]) -> bytes:
 
 def _granted(now: int, answer: list[Any]) -> Granted | NotHeld:
     if answer[0] == "ok":
-        return Granted(now, [Grant(*answer[at : at + 5]) for at in range(1, len(answer), 5)])
+        return Granted(now, [Grant(*answer[at : at + 6]) for at in range(1, len(answer), 6)])
     return NotHeld(*answer)

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from liveroom.buckets import UNATTRIBUTED
 from liveroom.clock import Clock
 from liveroom.errors import Invalid, LiveroomError, ensure, error
 from liveroom.store.gates import (
@@ -30,13 +31,17 @@ SKEW_MS: Final = 50
 
 
 class HoldLineRequest(msgspec.Struct, kw_only=True):
-    """So many units of one pool, at the price the buyer saw (None: whatever it is)."""
+    """So many units of one pool, at the price the buyer saw (None: whatever it is).
+
+    `bucket` is what a sale of them is owed to; a hold that is there already keeps its own.
+    """
 
     pool: str
     sku: str
     qty: int
     drop: str | None = None
     price_minor: int | None = None
+    bucket: str = UNATTRIBUTED
 
 
 class HoldRequest(msgspec.Struct, kw_only=True):
@@ -73,6 +78,7 @@ class Hold(msgspec.Struct, kw_only=True):
     due: int
     epoch: int
     drop: str | None = None
+    bucket: str = UNATTRIBUTED
 
 
 class Told(msgspec.Struct, kw_only=True):
@@ -122,6 +128,7 @@ class Deadlines:
             due=row.due + self._skew_ms,
             epoch=epoch,
             drop=row.drop or None,
+            bucket=row.bucket or UNATTRIBUTED,
         )
 
     def granted(self, answer: Granted, row: RequestRow, epoch: int) -> list[Hold]:
@@ -140,6 +147,7 @@ class Deadlines:
                 due=grant.due + self._skew_ms,
                 epoch=epoch,
                 drop=line.drop or None,
+                bucket=grant.bucket or UNATTRIBUTED,
             )
             for line, grant in zip(row.lines, answer.grants, strict=True)
         ]
@@ -194,7 +202,8 @@ def _row(request: HoldRequest, line: HoldLineRequest, part: int) -> LineRow:
     ensure(line.qty > 0, "a line has units")
     key = f"{request.kind}:{request.key}/{line.pool}"
     price = False if line.price_minor is None else line.price_minor
-    return LineRow(hold_id(part), line.pool, line.sku, line.drop or False, key, line.qty, price)
+    drop: str | Literal[False] = line.drop or False
+    return LineRow(hold_id(part), line.pool, line.sku, drop, key, line.qty, price, line.bucket)
 
 
 def _merged(row: LineRow, line: HoldLineRequest) -> LineRow:

@@ -22,6 +22,8 @@ from sqlalchemy import (
     text,
 )
 
+from liveroom.buckets import UNATTRIBUTED
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -296,6 +298,7 @@ waiting = Table(  # who waits, in order of place; an offer ends the row
     Column("member", Text, nullable=False),
     Column("room", ForeignKey("rooms.id"), nullable=False),
     Column("qty", Integer, nullable=False),
+    Column("bucket", Text, nullable=False, server_default=UNATTRIBUTED),  # of what is offered
     _ms("since"),
     CheckConstraint("qty > 0", name="qty"),
     Index("uq_waiting_member", "pool", "member", unique=True),
@@ -336,7 +339,9 @@ order_lines = Table(
     Column("qty", Integer, nullable=False),
     Column("price_minor", BigInteger, nullable=False),
     Column("hold", Text, nullable=False, unique=True),
+    Column("bucket", Text, nullable=False, server_default=UNATTRIBUTED),  # its hold's: buckets.py
     Column("restocked", Integer, nullable=False, default=0),
+    Column("refunded_minor", BigInteger, nullable=False, server_default="0"),
     CheckConstraint("qty > 0", name="qty"),
     CheckConstraint("restocked >= 0 AND restocked <= qty", name="restocked"),
 )
@@ -355,6 +360,12 @@ payments = Table(
     _ms("paid_at", nullable=True),  # when its money paid for the order; null: it did not
     Index("ix_payments_order", "order"),
     Index("ix_payments_changed", "changed_at"),
+    Index(
+        "ix_payments_paid",
+        "paid_at",
+        sqlite_where=text("paid_at IS NOT NULL"),
+        postgresql_where=text("paid_at IS NOT NULL"),
+    ),
     Index(  # one open payment for each order
         "uq_payments_open",
         "order",
@@ -382,14 +393,14 @@ payment_events = Table(  # webhooks taken in; the key makes each count once
         postgresql_where=text("applied_at IS NULL"),
     ),
 )
-takings = Table(  # what came in and went back, by the minute in which the order was paid
+takings = Table(  # takings.py: what came in and went back, by the minute the order was paid in
     "takings",
     metadata,
     Column("room", ForeignKey("rooms.id"), primary_key=True),
     Column("minute", BigInteger, primary_key=True),  # since the Unix epoch
-    Column("bucket", Text, primary_key=True),  # what the sale is owed to, or unattributed
+    Column("bucket", Text, primary_key=True),  # of the lines that took it in
     Column("currency", Text, primary_key=True),
-    Column("orders", BigInteger, nullable=False),
+    Column("orders", BigInteger, nullable=False),  # an order counts where its line 0 does
     Column("paid_minor", BigInteger, nullable=False),
     Column("refunded_minor", BigInteger, nullable=False),
 )

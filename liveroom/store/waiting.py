@@ -48,6 +48,7 @@ class Waiter(NamedTuple):
     member: str
     room: str
     qty: int
+    bucket: str
     served: bool
 
 
@@ -58,7 +59,7 @@ class Lists(NamedTuple):
     empty: list[tuple[str, int]]
 
 
-def join(conn: Connection, *, pool: str, member: str, room: str, qty: int) -> int:
+def join(conn: Connection, *, pool: str, member: str, room: str, qty: int, bucket: str) -> int:
     """Wait for units, or for another number of them in the same place; how many are ahead.
 
     Raises:
@@ -70,7 +71,7 @@ def join(conn: Connection, *, pool: str, member: str, room: str, qty: int) -> in
     mine = (_T.waiting.c.pool == pool) & (_T.waiting.c.member == member)
     place = conn.scalar(select(_T.waiting.c.place).where(mine))
     if place is not None:
-        conn.execute(update(_T.waiting).where(mine).values(qty=qty, room=room))
+        conn.execute(update(_T.waiting).where(mine).values(qty=qty, room=room, bucket=bucket))
         return _ahead(conn, pool, place)
     ahead = _ahead(conn, pool, last + 1)
     if ahead >= WAITING_MAX or _has_all(conn, pool, member):
@@ -78,7 +79,7 @@ def join(conn: Connection, *, pool: str, member: str, room: str, qty: int) -> in
     # From here on it must succeed.
     _set_list(conn, pool, joined=last + 1, open=True)
     row = {"pool": pool, "place": last + 1, "member": member, "room": room, "qty": qty}
-    conn.execute(insert(_T.waiting), row | {"since": now_ms(conn)})
+    conn.execute(insert(_T.waiting), row | {"bucket": bucket, "since": now_ms(conn)})
     return ahead
 
 
@@ -161,7 +162,9 @@ def _ordered_since(waiting: Subquery) -> ColumnElement[bool]:
 
 
 def _waiter(row: Row[Any]) -> Waiter:
-    return Waiter(row.pool, row.place, row.sku, row.member, row.room, row.qty, bool(row.served))
+    return Waiter(
+        row.pool, row.place, row.sku, row.member, row.room, row.qty, row.bucket, bool(row.served)
+    )
 
 
 _MAKE_LIST = text(

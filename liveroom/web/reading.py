@@ -92,6 +92,16 @@ def paging(request: Request) -> Paging:
     return Paging(after, int(given))
 
 
+def time_ms(request: Request, name: str) -> int | None:
+    """A time of the query, in integer milliseconds, or None where it is not given."""
+    given = request.query_params.get(name)
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdecimal() and len(given) < 16):
+        raise Invalid("bad_argument", f"`{name}` is a time in milliseconds.")
+    return int(given)
+
+
 def path_id(request: Request, name: str) -> str:
     """The id in the path; what cannot be an id is `not_found`."""
     value = request.path_params[name]

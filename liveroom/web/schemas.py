@@ -15,7 +15,7 @@ import msgspec
 from starlette.routing import BaseRoute, Route
 
 import liveroom
-from liveroom import arguments, catalog, creators, rooms, shapes
+from liveroom import arguments, attribution, catalog, creators, rooms, shapes
 from liveroom.commands import COMMANDS
 from liveroom.errors import FAMILIES
 from liveroom.events import EVENTS
@@ -52,6 +52,11 @@ ANSWERS: Final[dict[str, type[Any]]] = {
     "/v1/orders/{order}/refunds": shapes.Refund,
 }
 """The thing behind each collection: listed as items, created and shown as itself."""
+
+REPORTS: Final[dict[str, type[Any]]] = {
+    "/v1/shops/{shop}/attribution": attribution.Attribution,
+}
+"""What a route answers that shows no thing of a collection."""
 
 REPLIES: Final[dict[str, type[Any]]] = {
     "message": shapes.Message,
@@ -99,7 +104,7 @@ class Schemas:
 def openapi(routes: Iterable[BaseRoute], *, sandbox: bool) -> Document:
     """The OpenAPI 3.1 document of the app's routes under `/v1` and the health routes."""
     listed = [route for route in routes if isinstance(route, Route) and route.include_in_schema]
-    schemas = Schemas([*BODIES.values(), *ANSWERS.values(), Problem])
+    schemas = Schemas([*BODIES.values(), *ANSWERS.values(), *REPORTS.values(), Problem])
     paths: dict[str, Document] = {}
     for route in listed:
         for method in sorted(route.methods or ()):
@@ -192,6 +197,8 @@ def _operation(method: str, route: Route, schemas: Schemas) -> Document:
 
 
 def _answer(method: str, path: str, schemas: Schemas) -> Document:
+    if path in REPORTS:
+        return schemas.of(REPORTS[path])
     beneath = next((c for c in ANSWERS if path.startswith(f"{c}/")), None)
     collection = path if path in ANSWERS else beneath
     if collection is None or (path != collection and path.count("/") > 3):

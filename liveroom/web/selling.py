@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from liveroom import attribution
 from liveroom.arguments import KEY_MAX
 from liveroom.auth import Member
 from liveroom.catalog import Name
@@ -18,7 +20,7 @@ from liveroom.errors import Denied, Invalid
 from liveroom.ids import new_id
 from liveroom.refunding import NewRefund
 from liveroom.web.answers import answer
-from liveroom.web.reading import body, body_bytes, member, paging, path_id
+from liveroom.web.reading import body, body_bytes, member, paging, path_id, time_ms
 
 SANDBOX_TOKEN_TTL_S = 24 * 3600
 
@@ -45,6 +47,7 @@ class Selling:
             Route("/v1/orders", self.list_orders, methods=["GET"]),
             Route("/v1/orders/{order}", self.show_order, methods=["GET"]),
             Route("/v1/orders/{order}/refunds", self.refund_order, methods=["POST"]),
+            Route("/v1/shops/{shop}/attribution", self.show_attribution, methods=["GET"]),
             Route("/v1/skus/{sku}/ledger", self.show_ledger, methods=["GET"]),
             Route("/v1/payments/webhooks/{provider}", self.take_webhook, methods=["POST"]),
             Route("/v1/audit", self.audit, methods=["GET"]),
@@ -107,6 +110,16 @@ class Selling:
             raise Invalid("not_found")
         after, limit = paging(request)
         return answer(await self._services.inventory.ledger(sku, after=after, limit=limit))
+
+    async def show_attribution(self, request: Request) -> Response:
+        """What the shop's sales of `?from=&to=` are owed to: rooms, hosts, roles, sources, pins."""
+        by, shop = await self._member(request), path_id(request, "shop")
+        if not by.runs(shop):
+            raise Denied("forbidden")
+        await self._services.catalog.shop(shop)
+        since, until = time_ms(request, "from"), time_ms(request, "to")
+        read = partial(attribution.of_shop, shop=shop, since=since, until=until)
+        return answer(await self._services.db.read(read, patient=True))
 
     async def audit(self, request: Request) -> Response:
         """The invariants and their sums, for admins."""

@@ -13,11 +13,18 @@ EPOCH = 3
 
 
 def request(
-    key: str, *lines: tuple[str, int] | tuple[str, int, int], kind: str = "placing", buyer="ann"
+    key: str,
+    *lines: tuple[str, int] | tuple[str, int, int],
+    kind: str = "placing",
+    buyer: str = "ann",
+    bucket: str = "mia///",
 ) -> RequestRow:
     """A request of lines (pool, qty, price the buyer saw)."""
     rows = [
-        LineRow(hold_id(0), pool, pool, False, f"{key}/{pool}", qty, seen[0] if seen else False)
+        LineRow(
+            *(hold_id(0), pool, pool, False, f"{key}/{pool}", qty, seen[0] if seen else False),
+            bucket,
+        )
         for pool, qty, *seen in lines
     ]
     return RequestRow(buyer, "r", f"r/{buyer}" if kind == "held" else False, rows)

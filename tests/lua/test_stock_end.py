@@ -199,3 +199,29 @@ def test_what_needs_a_lost_key_says_so(redis_url, situation):
                 await ask(house.gates, hold)
 
     asyncio.run(told())
+
+
+def test_holds_of_an_older_release_go_on_without_a_bucket(redis_url):
+    """A planned stop keeps them over an upgrade: they grow, are placed, return and end."""
+
+    async def story(house):
+        holds = f"lr:{{s0}}:{EPOCH}:holds"
+        for key in ("c1", "o1"):
+            [hold] = await house.take(
+                request(key, ("a", 1), kind="held" if key == "c1" else "placing")
+            )
+            row = msgpack.unpackb(await house.client.hget(holds, hold))
+            await house.client.hset(holds, hold, msgpack.packb(row[:-1]))
+        [cart] = (await house.gates.cart(0, EPOCH, "r/ann")).holds
+        assert cart.bucket is False
+        await house.take(request("c2", ("a", 1), kind="held"))
+        [answer] = await house.hold(request("o1", ("a", 1)))
+        assert [grant.bucket for grant in answer.grants] == [False]
+        [placing] = (await house.gates.place(0, EPOCH, "r/ann", "o2")).holds
+        assert (placing.qty, placing.bucket) == (2, False)
+        [back] = (await house.gates.give_back(0, EPOCH, [placing.id])).holds
+        assert (back.state, back.bucket) == ("held", False)
+        ended = await house.gates.release(0, EPOCH, [back.id])
+        assert [one.bucket for one in ended] == [False]
+
+    inside(redis_url, story)

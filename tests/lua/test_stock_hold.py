@@ -305,3 +305,20 @@ def test_a_long_batch_is_one_call(redis_url):
         await house.take(request("o1", *((pool, 1) for pool in pools), buyer=""))
 
     inside(redis_url, story)
+
+
+def test_a_hold_keeps_its_first_bucket(redis_url):
+    """What grows, and what its own key asks for again, stays owed to what it was made for."""
+
+    async def story(house):
+        for key, qty in (("c1", 1), ("c2", 2)):
+            wanted = request(key, ("a", qty), kind="held", bucket=f"mia///note.{key}")
+            [answer] = await house.hold(wanted)
+            assert [grant.bucket for grant in answer.grants] == ["mia///note.c1"]
+        [hold] = (await house.gates.place(0, EPOCH, "r/ann", "o1")).holds
+        assert (hold.qty, hold.bucket) == (3, "mia///note.c1")
+        for bucket in ("mia///search", "mia///follow"):
+            [answer] = await house.hold(request("o2", ("a", 1), bucket=bucket))
+            assert [grant.bucket for grant in answer.grants] == ["mia///search"]
+
+    inside(redis_url, story)

@@ -251,7 +251,10 @@ class Sale:
         """Buy now, at the price that is shown."""
         buyer, order = name or f"b{number % 4}", f"o{number}"
         shown = {sku: self._price(sku) for sku in lines}
-        asked = [LineRequest(sku=s, qty=q, price_minor=shown[s]) for s, q in lines.items()]
+        asked = [
+            LineRequest(sku=s, qty=q, price_minor=shown[s], bucket=f"mia///share.{buyer}")
+            for s, q in lines.items()
+        ]
         tries = iter(range(10_000))
 
         def ask(node: Node) -> Any:
@@ -269,7 +272,8 @@ class Sale:
         """Put units in a cart, think, and order them; perhaps from two tabs at once."""
         buyer, order = f"b{number % 4}", f"o{number}"
         for sku, qty in lines.items():
-            line = HoldLineRequest(pool=f"sku:{sku}", sku=sku, qty=qty)
+            bucket = f"mia//e:{number}/"
+            line = HoldLineRequest(pool=f"sku:{sku}", sku=sku, qty=qty, bucket=bucket)
             request = HoldRequest(
                 buyer=buyer, room="r1", key=f"k{number}{sku}", lines=[line], kind="held"
             )

@@ -1,6 +1,7 @@
--- The places of a request and of its lines; a line begins like a hold. FOUND is set by decide.
+-- The places of a request and of its lines; a line begins like a hold; INTO is
+-- the bucket of a hold that it makes. FOUND is set by decide.
 local WHO, WHERE, CART, LINES = 1, 2, 3, 4
-local KEY, UNITS, SEEN, FOUND = 5, 6, 7, 8
+local KEY, UNITS, SEEN, INTO, FOUND = 5, 6, 7, 8, 9
 local taken = {}
 
 local function limited_field(r, line)
@@ -17,8 +18,8 @@ local function read_requests(flat)
     at = at + 4
     for i = 1, count do
       r[LINES][i] = {flat[at], flat[at + 1], flat[at + 2], flat[at + 3], flat[at + 4],
-        flat[at + 5], flat[at + 6], false}
-      at = at + 7
+        flat[at + 5], flat[at + 6], flat[at + 7], false}
+      at = at + 8
     end
     requests[#requests + 1] = r
   end

@@ -53,7 +53,7 @@ local function decide(r)
   end
   if no then return cmsgpack.pack(no) end
   -- From here on it must succeed.
-  local answer = list_head[1 + 5 * #lines] .. packed.ok
+  local answer = list_head[1 + 6 * #lines] .. packed.ok
   for i = 1, #lines do
     local line = lines[i]
     local h, g = line[FOUND], gates[line[POOL]]
@@ -65,7 +65,7 @@ local function decide(r)
       put_hold(h)
     end
     answer = answer .. text_head[#h[ID]] .. h[ID] .. packed[h[QTY]] .. packed[h[PRICE]]
-      .. packed[h[STATE]] .. packed[h[DUE]]
+      .. packed[h[STATE]] .. packed[h[DUE]] .. packed[h[BUCKET] or false]
   end
   return answer
 end

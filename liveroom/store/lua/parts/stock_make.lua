@@ -22,5 +22,5 @@ local function make(r, line, g)
   if cart then change_cart(cart, nil, line[ID]) end
   return {line[ID], line[POOL], line[SKU], line[DROP], r[WHO], r[WHERE], 0, g.price,
     cart and 'held' or 'placing', due, cart and due, {}, false, false,
-    g.limit and r[WHO] ~= '' or false}
+    g.limit and r[WHO] ~= '' or false, line[INTO]}
 end

@@ -21,8 +21,9 @@ local function pack_hold(h)
   for i = 1, #made_by do
     keys = keys .. text_head[#made_by[i]] .. made_by[i]
   end
-  return list_head[15] .. text_head[#id] .. id .. packed[h[POOL]] .. packed[h[SKU]]
+  return list_head[16] .. text_head[#id] .. id .. packed[h[POOL]] .. packed[h[SKU]]
     .. packed[h[DROP]] .. text_head[#buyer] .. buyer .. packed[h[ROOM]] .. packed[h[QTY]]
     .. packed[h[PRICE]] .. packed[h[STATE]] .. packed[h[DUE]] .. packed[h[TILL]] .. keys
     .. packed[h[ORDER]] .. packed[h[SHARED]] .. packed[h[COUNTED]]
+    .. packed[h[BUCKET] or false]
 end
