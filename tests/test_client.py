@@ -146,6 +146,34 @@ def test_join_events_and_commands(run, wire_format):
     run(story())
 
 
+def test_what_brought_the_viewer_is_told_with_what_is_bought(run):
+    """Said once to the client, it goes with holds, orders and waiting, and with nothing else."""
+    source, told = {"kind": "note", "id": "n1"}, []
+
+    async def talk(seat):
+        await seat.snapshot()
+        for _ in range(4):
+            command = await seat.read()
+            told.append((command["cmd"], command["data"].get("source")))
+            await seat.ok(command, cart={}, order={}, waiting={})
+
+    async def story():
+        async with room_of(talk, source=source) as room, room:
+            await room.cart.add("s1")
+            lines = [{"sku": "s1", "qty": 1}]
+            await room.command("order.place", order="o1", lines=lines, source={"kind": "search"})
+            await room.waitlist.join("s1")
+            await room.cart.show()
+
+    run(story())
+    assert told == [
+        ("cart.add", source),
+        ("order.place", {"kind": "search"}),
+        ("waitlist.join", source),
+        ("cart.show", None),
+    ]
+
+
 def test_refusals_are_typed(run):
     """A refusal is raised as its family, with its code and data."""
 

@@ -13,6 +13,7 @@ import type {
   Position,
   RoomEvent,
   ServerMessage,
+  Source,
   You,
 } from "./wire.ts";
 
@@ -31,6 +32,8 @@ export interface RoomOptions {
   token?: string | null;
   /** A guest's name. */
   name?: string | null;
+  /** What brought the viewer here, told with all that is bought. */
+  source?: Source | null;
 }
 
 interface Waiting {
@@ -58,7 +61,7 @@ export class Room {
   readonly #url: string;
   #token: string | null;
   readonly #name: string | null;
-  readonly #session = new Session();
+  readonly #session: Session;
   readonly #listeners = new Map<string, Set<Listener>>();
   readonly #waiting = new Map<number, Waiting>();
   #socket: WebSocket | null = null;
@@ -74,6 +77,7 @@ export class Room {
     this.#url = `${base}/ws/${encodeURIComponent(id)}`;
     this.#token = options.token ?? null;
     this.#name = options.name ?? null;
+    this.#session = new Session(options.source);
     this.open();
   }
 

@@ -20,6 +20,7 @@ import type {
   RoomEvent,
   RoomInfo,
   ServerMessage,
+  Source,
   You,
 } from "./wire.ts";
 
@@ -33,6 +34,9 @@ const KEYED = new Set(
 );
 /** Never sent again: losing one is better than doubling it. */
 const ONCE = new Set(["reaction.send", "product.ask", "member.report"]);
+
+/** They tell what brought the viewer here. */
+const SOURCED = new Set(["cart.add", "order.place", "waitlist.join"]);
 
 /** Whether a command may be sent again without an answer to the first. */
 export const repeatable = (frame: CommandFrame): boolean => !ONCE.has(frame.cmd);
@@ -59,10 +63,16 @@ export class Session {
   #lastId = 0;
   #joinId = 0;
   #joinAt = 0;
+  readonly #source: Source | null;
 
-  /** A new frame; a command that needs a key and has none gets one. */
+  constructor(source: Source | null = null) {
+    this.#source = source;
+  }
+
+  /** A new frame; a command that needs a key and has none gets one, as it does the source. */
   command(cmd: string, data: object, key?: string): CommandFrame {
-    const frame: CommandFrame = { id: ++this.#lastId, cmd, data };
+    const told = this.#source && SOURCED.has(cmd) ? { source: this.#source, ...data } : data;
+    const frame: CommandFrame = { id: ++this.#lastId, cmd, data: told };
     const named = key ?? (KEYED.has(cmd) ? newId() : undefined);
     if (named !== undefined) frame.key = named;
     return frame;

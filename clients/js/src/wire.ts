@@ -170,6 +170,12 @@ export interface Waiting {
 }
 
 /** What a line asks for; `price_minor` is the price the buyer saw. */
+/** What brought the viewer here. */
+export interface Source {
+  kind: "note" | "share" | "search" | "follow";
+  id?: string;
+}
+
 export interface LineRequest {
   sku: string;
   qty: number;
@@ -191,14 +197,14 @@ export interface Commands {
   "reaction.send": Does<{ kind: string; count: number }, Nothing>;
   "creator.follow": Does<{ creator: string }, { creator: { id: string } }>;
   "creator.unfollow": Does<{ creator: string }, { creator: { id: string } }>;
-  "cart.add": Does<LineRequest, { cart: Cart }>;
+  "cart.add": Does<LineRequest & { source?: Source }, { cart: Cart }>;
   "cart.remove": Does<{ sku: string; drop?: string }, { cart: Cart }>;
   "cart.show": Does<Nothing, { cart: Cart }>;
-  "waitlist.join": Does<{ sku: string; qty: number }, { waiting: Waiting }>;
+  "waitlist.join": Does<{ sku: string; qty: number; source?: Source }, { waiting: Waiting }>;
   "waitlist.leave": Does<{ sku: string }, { waiting: Waiting }>;
   "cart.checkout": Does<{ order: string; coupon?: string }, { order: Order }>;
   "order.place": Does<
-    { order: string; lines: LineRequest[]; coupon?: string; again?: boolean },
+    { order: string; lines: LineRequest[]; coupon?: string; again?: boolean; source?: Source },
     { order: Order }
   >;
   "order.show": Does<{ order: string }, { order: Order }>;

@@ -129,6 +129,30 @@ test("a keyed command keeps its key on every try", async () => {
   await expect(added).resolves.toHaveProperty("cart");
 });
 
+test("what brought the viewer here is told with what is bought, and with nothing else", () => {
+  room.close();
+  const source = { kind: "note", id: "n1" } as const;
+  room = connect("r1", { url: "http://here:8000", source });
+  Socket.last.join();
+  const unanswered = () => {};
+  room.send("cart.add", { sku: "s1", qty: 1 }).catch(unanswered);
+  room.send("order.place", { order: "o1", lines: [{ sku: "s1", qty: 1 }] }).catch(unanswered);
+  room.send("waitlist.join", { sku: "s1", qty: 1, source: { kind: "search" } }).catch(unanswered);
+  room.send("cart.show", {}).catch(unanswered);
+  expect(Socket.last.sent.map((frame) => frame.data.source)).toEqual([
+    undefined,
+    source,
+    source,
+    { kind: "search" },
+    undefined,
+  ]);
+  Socket.last.onclose({ code: 1006, reason: "" });
+  vi.advanceTimersByTime(500);
+  Socket.last.join(41);
+  const again = Socket.last.sent.find((frame) => frame.cmd === "order.place");
+  expect(again?.data.source).toEqual(source);
+});
+
 test("a refusal is thrown in its family and is not tried again", async () => {
   Socket.last.join();
   const placed = room.send("order.place", { order: "o1", lines: [] });

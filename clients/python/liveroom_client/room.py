@@ -52,6 +52,7 @@ class Room:
         token: Token = None,
         name: str | None = None,
         *,
+        source: dict[str, str] | None = None,
         format: Format = Format.JSON,  # noqa: A002
         command_timeout_s: float = 10.0,
         open_timeout_s: float = 10.0,
@@ -63,7 +64,7 @@ class Room:
         self._format = format
         self._command_timeout_s = command_timeout_s
         self._open_timeout_s = open_timeout_s
-        self._session = Session()
+        self._session = Session(source)
         self._socket: ClientConnection | None = None
         self._pending: dict[int, tuple[Command, asyncio.Future[dict[str, Any]]]] = {}
         self._streams: WeakSet[EventStream] = WeakSet()
@@ -335,7 +336,9 @@ def connect(
         token: a JWT, or a function that makes one (asked again at every connection). None: a
             guest, who may watch and, where the room allows, talk.
         name: how a guest wants to be called.
-        options: `format`, `command_timeout_s`, `open_timeout_s`.
+        options: `source`, what brought the viewer here (`{"kind": "note", "id": "n1"}`; also
+            share, search, follow), told with all that is bought; `format`,
+            `command_timeout_s`, `open_timeout_s`.
     """
     return Room(url, room, token, name, **options)
 

@@ -40,6 +40,10 @@ ONCE: Final = frozenset(["member.report", "product.ask", "reaction.send"])
 """Commands that are never sent again: losing one is better than doubling it."""
 
 
+SOURCED: Final = frozenset(["cart.add", "order.place", "waitlist.join"])
+"""Commands that tell what brought the viewer here."""
+
+
 def new_id() -> str:
     """A UUID of version 7: for orders, and for idempotency keys."""
     return str(uuid_utils.uuid7())
@@ -89,19 +93,25 @@ class Received:
 
 
 class Session:
-    """Turns commands into frames and frames into answers, events and a picture."""
+    """Turns commands into frames and frames into answers, events and a picture.
 
-    def __init__(self) -> None:
+    `source` is what brought the viewer here: `{"kind", "id"?}`.
+    """
+
+    def __init__(self, source: dict[str, str] | None = None) -> None:
         self.state = Picture()
         self.position: Position | None = None
         self.you: dict[str, Any] = {}
         self.time_offset_ms = 0
+        self._source = source
         self._last_id = 0
         self._join_id: int | None = None
 
     def command(self, cmd: str, data: dict[str, Any], key: str | None = None) -> Command:
-        """A new command; it gets a key if it needs one and has none."""
+        """A new command; it gets a key if it needs one and has none, and the source it lacks."""
         self._last_id += 1
+        if self._source is not None and cmd in SOURCED:
+            data = {"source": self._source} | data
         if key is None and cmd in KEYED:
             key = new_id()
         return Command(self._last_id, cmd, data, key)

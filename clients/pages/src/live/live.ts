@@ -4,6 +4,7 @@ import {
   type Field,
   type Picture,
   type Room,
+  type Source,
   type Status,
   type You,
 } from "@liveroom/client";
@@ -18,8 +19,8 @@ export type Live = {
 } & { [Each in Field as `$${Each}`]: Signal<Picture[Each]> };
 
 /** Join a room and keep its signals; for as long as the page lives. */
-export function liveRoom(id: string, token: string | null): Live {
-  const room = connect(id, { token });
+export function liveRoom(id: string, token: string | null, source: Source | null = null): Live {
+  const room = connect(id, { token, source });
   const live = {
     room,
     status: signal(room.status),
@@ -63,4 +64,13 @@ export function tokenOfFragment(): string | null {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (token) history.replaceState(null, "", location.pathname + location.search);
   return token;
+}
+
+/** What brought the viewer to this address: `?source=note.n1`, or `?source=search`. */
+export function sourceOfQuery(search = location.search): Source | null {
+  const given = new URLSearchParams(search).get("source") ?? "";
+  const found = /^(note|share|search|follow)(?:\.([\w.-]{1,64}))?$/.exec(given);
+  if (!found) return null;
+  const kind = found[1] as Source["kind"];
+  return found[2] ? { kind, id: found[2] } : { kind };
 }

@@ -1,7 +1,7 @@
 /** What this page is doing: the room, who is watching it, and which sheet is open. */
 import { ConnectionLost, http, LiveroomError, newId, type Order } from "@liveroom/client";
 import { computed, signal } from "@preact/signals";
-import { liveRoom, roomOfPath, tokenOfFragment } from "../live/live.ts";
+import { liveRoom, roomOfPath, sourceOfQuery, tokenOfFragment } from "../live/live.ts";
 import { toast } from "../parts/toasts.tsx";
 import { clock, errorWords, money, t } from "../words/language.ts";
 
@@ -18,7 +18,7 @@ type Sheet =
 const given = tokenOfFragment();
 if (given) localStorage.setItem(TOKEN, given);
 
-export const show = liveRoom(roomOfPath(), localStorage.getItem(TOKEN));
+export const show = liveRoom(roomOfPath(), localStorage.getItem(TOKEN), sourceOfQuery());
 export const api = http("", () => localStorage.getItem(TOKEN));
 
 export const sheet = signal<Sheet | null>(null);
