@@ -70,6 +70,21 @@ def test_guest_becomes_buyer_and_pays(shop, open_page):
     expect(page.get_by_role("dialog")).to_contain_text("Paid")
 
 
+def test_the_address_says_what_brought_the_buyer(shop, open_page):
+    """A sale of a page that was opened from a note is owed to the note, and no token is told."""
+    page = open_page(f"{shop.url}/room/tonight?source=note.n7#token={shop.token('noa')}")
+    page.get_by_role("button", name="Bag").click()
+    page.get_by_role("button", name="Buy: Paper table lamp").click()
+    page.get_by_role("button", name="Buy now · ¥329").click()
+    page.get_by_role("button", name="Pay ¥329").click()
+    expect(page.get_by_role("heading", name="Paid")).to_be_visible()
+    assert page.url == f"{shop.url}/room/tonight?source=note.n7"
+    with shop.http(shop.token("root", "admin")) as http:
+        sources = http.get("/v1/shops/lin/attribution").json()["sources"]
+    told = {share["source"]["id"]: share["paid_minor"] for share in sources if "source" in share}
+    assert told == {"n7": 32900}
+
+
 def test_cart_holds_units_until_they_are_let_go(shop, open_page):
     """What is in the cart is the buyer's, with a timer, and is on sale again once removed."""
     page = open_page(f"{shop.url}/room/tonight#token={shop.token('ben')}")
