@@ -111,6 +111,21 @@ def test_a_role_taken_up_on_air_is_in_the_next_stamp(run, house):
     run(story())
 
 
+def test_a_room_on_air_is_stamped_from_memory(run, house):
+    """While a node shows a room, no store is asked what its sales are owed to."""
+
+    async def story():
+        async with house() as h:
+            await h.onair.picture("r1")
+            behind = update(tables.rooms).values(host="somebody else")
+            await h.db.write(lambda conn: conn.execute(behind) and None)
+            assert (await h.onair.on_sale("r1")).bucket("a", None) == "c1///"
+            h.onair.forget("r1")
+            assert (await h.onair.on_sale("r1")).bucket("a", None) == "somebody else///"
+
+    run(story())
+
+
 def test_a_cart_line_keeps_its_first_stamp(run, house):
     """Who adds more of it, or pays later, changes nothing of what the line is owed to."""
 

@@ -23,6 +23,8 @@ ARRIVE_WITHIN_S: Final = 12.0
 AWAY_S: Final = (2.0, 40.0)
 GUESTS: Final = 0.2
 OWN_LANGUAGE: Final = 0.9
+SOURCES: Final = (None, {"kind": "follow"}, {"kind": "search"}, {"kind": "share"})
+"""What brings visitors in, each as often as the others; of the first nothing is known."""
 
 Thing = dict[str, Any]
 
@@ -86,7 +88,8 @@ async def _visit(floor: Floor, name: str) -> None:
         token = (await api.post("/v1/sandbox/tokens", {"name": name}))["token"]
         api = Api(floor.url, token)
     wire_format = random.choice(list(Format))
-    seat = connect(floor.url, floor.room, token, name if guest else None, format=wire_format)
+    source, called = random.choice(SOURCES), name if guest else None
+    seat = connect(floor.url, floor.room, token, called, source=source, format=wire_format)
     async with seat as room:
         await Visitor(floor, name, room, api, guest=guest).stay(random.uniform(*STAY_S))
 
