@@ -119,6 +119,11 @@ def take_in(conn: Connection, said: Webhook, late: Late | list[Hold] = Late.ASK)
     return after
 
 
+ANY_WAITING: Final = (
+    select(_T.payment_events.c.event).where(_T.payment_events.c.applied_at.is_(None)).exists()
+)
+
+
 def waiting_events(conn: Connection, limit: int, beyond: tuple[int, str]) -> list[Row[Any]]:
     """Events taken in but not applied, oldest first, after (received_at, event).
 

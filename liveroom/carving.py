@@ -26,6 +26,13 @@ DUE_MAX: Final = 100
 LIVE: Final = ("scheduled", "open")
 
 _T = tables
+_UNTOLD = select(_T.drops.c.id).where(text("told <> state"))
+_ENDED_WITH_UNITS = (
+    select(_T.drops)
+    .join(_T.pools, _T.pools.c.drop == _T.drops.c.id)
+    .where(text(f"pools.{tables.DROP_FREE}"), _T.drops.c.state.not_in(LIVE))
+)
+ANY_TO_MEND: Final = _UNTOLD.exists() | _ENDED_WITH_UNITS.exists()
 
 
 class NewDrop(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +114,8 @@ def due(conn: Connection, drop: str | None = None) -> tuple[list[Due], int | Non
     """
     at, drops = now_ms(conn), _T.drops.c
     query = select(drops.id, drops.state, drops.opens_at, drops.closes_at, _T.rooms.c.state)
-    query = query.join(_T.rooms, _T.rooms.c.id == drops.room).where(drops.state.in_(LIVE))
+    query = query.join(_T.rooms, _T.rooms.c.id == drops.room)
+    query = query.where(text(f"drops.{tables.DROP_LIVE}"))
     if drop is not None:
         query = query.where(drops.id == drop)
     found: list[Due] = []
@@ -125,16 +133,12 @@ def due(conn: Connection, drop: str | None = None) -> tuple[list[Due], int | Non
 
 def untold(conn: Connection) -> list[str]:
     """Drops whose gate or room may not know of their state."""
-    query = select(_T.drops.c.id).where(text("told <> state")).limit(DUE_MAX)
-    return list(conn.scalars(query))
+    return list(conn.scalars(_UNTOLD.limit(DUE_MAX)))
 
 
 def ended_with_units(conn: Connection) -> list[Row[Any]]:
     """Drops that have ended and have units that no order has."""
-    drops = _T.drops.c
-    query = select(_T.drops).join(_T.pools, _T.pools.c.drop == drops.id)
-    query = query.where(text(f"pools.{tables.DROP_FREE}"), drops.state.not_in(LIVE))
-    return list(conn.execute(query.limit(DUE_MAX)))
+    return list(conn.execute(_ENDED_WITH_UNITS.limit(DUE_MAX)))
 
 
 # ── the arrows ────────────────────────────────────────────────────────────────────────────

@@ -8,9 +8,9 @@ transaction for `Database.write`; nothing here awaits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, select, text, tuple_
 
 from liveroom.bookkeeping import (
     LOCKED_ORDERS,
@@ -44,6 +44,9 @@ Page = list[tuple[int, str]]
 """Orders as (pay_by, id), in that order."""
 
 _T = tables
+_UNPAID = select(_T.orders.c.pay_by, _T.orders.c.id).where(text(f"orders.{tables.UNPAID}"))
+ANY_PLACED: Final = _UNPAID.where(_T.orders.c.state == "placed").exists()
+ANY_CLOSING: Final = _UNPAID.where(_T.orders.c.state == "closing").exists()
 
 
 def due_orders(conn: Connection, limit: int, beyond: tuple[int, str]) -> Page:
@@ -63,11 +66,7 @@ def _page(
     orders = _T.orders.c
     pay_by, last = beyond
     rows = conn.execute(
-        select(orders.pay_by, orders.id)
-        .where(
-            *where,
-            (orders.pay_by > pay_by) | ((orders.pay_by == pay_by) & (orders.id > last)),
-        )
+        _UNPAID.where(*where, tuple_(orders.pay_by, orders.id) > tuple_(pay_by, last))
         .order_by(orders.pay_by, orders.id)
         .limit(limit)
     )

@@ -21,6 +21,8 @@ RETRY_FIRST_MS: Final = 1_000
 RETRY_MAX_MS: Final = 3_600_000
 BATCH_MAX: Final = 50
 
+ANY_WAITING: Final = select(outbox.c.id).where(outbox.c.done_at.is_(None)).exists()
+
 Handler = Callable[[dict[str, Any]], Awaitable[None]]
 
 log = structlog.get_logger()

@@ -15,41 +15,26 @@ import structlog
 from starlette.types import ASGIApp
 
 from liveroom.audit import Auditor, Report
-from liveroom.auth import Auth
-from liveroom.cart import Carts
-from liveroom.catalog import Catalog
 from liveroom.chores import Chores
 from liveroom.clock import ServerClock
-from liveroom.commands import Services
-from liveroom.creators import Creators
 from liveroom.errors import LiveroomError
 from liveroom.events import Event
 from liveroom.expiring import Expiring
-from liveroom.hoarding import Hoarding
 from liveroom.ids import new_id
 from liveroom.metrics import counters
-from liveroom.moderation import Moderation, SlowMode
-from liveroom.onair import BEAT_S, OnAir
-from liveroom.orders import Orders
-from liveroom.outbox import Outbox
-from liveroom.payments import PaymentProvider, Payments, Sandbox
-from liveroom.promotions import Promotions
-from liveroom.rooms import Rooms
-from liveroom.settings import Settings, limit_ms
+from liveroom.onair import BEAT_S
+from liveroom.services import services_of
+from liveroom.settings import Settings
 from liveroom.siblings import Siblings
 from liveroom.store import scripts
 from liveroom.store.backplane import Batch
 from liveroom.stores import (
     Stores,
-    backplane_of,
-    cooling_of,
     inspection,
     measure,
     open_database,
-    stock_of,
 )
-from liveroom.sweeper import Sweeper
-from liveroom.waitlist import Waitlist
+from liveroom.sweeps import sweepers
 from liveroom.web.app import Web, build
 from liveroom.wire.door import Door, Limits
 from liveroom.wire.http import RoomHttp
@@ -58,7 +43,6 @@ from liveroom.wire.protocol import FRAME_BYTES_MAX, RoomSocket
 
 CLOCK_EVERY_S: Final = 10.0
 FENCES_EVERY_S: Final = 1.0
-TIDY_EVERY_S: Final = 3600.0
 READY_MAX_S: Final = 2.0
 
 log = structlog.get_logger(__name__)
@@ -87,23 +71,22 @@ class Node:
         """Open everything this process needs, and begin its chores; raises `store_down`."""
         stores = self._stores
         await measure(stores)
-        await self._inventory.start()
-        await self._backplane.start(
+        await self._services.inventory.start()
+        await self._services.backplane.start(
             self._on_batch,
             self._on_direct,
             self._on_stock,
             self._on_reset,
-            stock_partitions=self._inventory.partitions,
+            stock_partitions=self._services.inventory.partitions,
             is_seated=self._hub.is_seated,
         )
         self._chores.every(CLOCK_EVERY_S, "clock", functools.partial(measure, stores))
         self._chores.every(FENCES_EVERY_S, "fences", self._expiring.check_once)
-        self._chores.every(BEAT_S, "beat", self._onair.beat)
+        self._chores.every(BEAT_S, "beat", self._services.onair.beat)
         self._chores.every(CHECK_EVERY_S, "positions", self._hub.check)
-        self._promotions.start()
-        self._sweeper.start()
-        self._asker.start()
-        self._tidier.start()
+        self._services.promotions.start()
+        for sweeper in self._sweepers:
+            sweeper.start()
         if self._siblings is not None:
             await self._siblings.start()
 
@@ -119,117 +102,31 @@ class Node:
         """Finish what was begun and close everything, in reverse of how it was opened."""
         if self._siblings is not None:
             await self._siblings.close()
-        await self._sweeper.close()
-        await self._asker.close()
-        await self._tidier.close()
+        for sweeper in self._sweepers:
+            await sweeper.close()
         await self._chores.close()
-        await self._promotions.close_down()
-        await self._onair.end()
+        await self._services.promotions.close_down()
+        await self._services.onair.end()
         await self._hub.close()
-        await self._orders.close()
-        await self._payments.close()
-        await self._inventory.close()
-        await self._backplane.close()
+        await self._services.orders.close()
+        await self._services.payments.close()
+        await self._services.inventory.close()
+        await self._services.backplane.close()
         await self._stores.client.aclose()
         await self._stores.database.close()
 
     def _build(self) -> None:
         settings = self.settings
-        database = open_database(settings)
         client = scripts.connect(settings.redis_url or "")
-        clock = ServerClock()
-        self._stores = stores = Stores(database, client, clock)
-        self._inventory = inventory = stock_of(settings, stores)
-        self._auditor = Auditor(database)
-        self._backplane = backplane = backplane_of(settings, stores)
-        hoarding = Hoarding(cooling_of(settings, stores))
-        self._expiring = expiring = Expiring(inventory, backplane, clock, hoarding)
-        rooms = Rooms(database, backplane, clock)
-        secret = settings.secret or ""
-        self._payments = payments = Payments(database, _providers(settings, secret, clock))
-        self._orders = orders = Orders(
-            database,
-            inventory,
-            payments,
-            backplane,
-            counters,
-            pay_within_s=limit_ms(settings.pay_within_s) / 1000,
-            closing_max_s=settings.closing_max_s,
+        self._stores = stores = Stores(open_database(settings), client, ServerClock())
+        self._services = services = services_of(settings, stores, node=self.name)
+        self._auditor = Auditor(stores.database)
+        self._expiring = Expiring(
+            services.inventory, services.backplane, stores.clock, services.hoarding
         )
-        self._promotions = promotions = Promotions(database, inventory, backplane, clock)
-        self._onair = onair = OnAir(
-            rooms,
-            backplane,
-            clock,
-            node=self.name,
-            left=inventory.left,
-            drops=promotions.of_room,
-        )
-        self._hub = hub = Hub(
-            log=backplane.read,
-            picture=onair.picture,
-            positions=backplane.position,
-            subscribe=backplane.subscribe,
-            unsubscribe=self._forget_room,
-            clock=clock,
-            node=self.name,
-            tick_max_s=settings.tick_max_ms / 1000,
-            ring_max=settings.ring_max,
-        )
-        onair.attach(hub)
-        waitlist = Waitlist(database, inventory, backplane, clock)
-        self._sweeper = Sweeper(
-            database,
-            {
-                "holds": expiring.sweep_once,
-                "waitlist": waitlist.sweep_once,
-                "orders": orders.expire_once,
-                "captures": orders.settle_waiting_once,
-                "drops": promotions.mend_once,
-            },
-            holder=self.name,
-        )
-        self._asker = Sweeper(
-            database,
-            {
-                "closing": orders.end_closing_once,
-                "outbox": Outbox(database, {"refund": orders.refund}).run_once,
-            },
-            holder=self.name,
-            lease="asker",
-        )
-        self._tidier = Sweeper(
-            database,
-            {"void": inventory.prune_once},
-            holder=self.name,
-            every_s=TIDY_EVERY_S,
-            lease="tidier",
-        )
-        services = Services(
-            node=self.name,
-            clock=clock,
-            db=database,
-            backplane=backplane,
-            auth=Auth(
-                secret,
-                jwks_url=settings.jwks_url,
-                issuer=settings.issuer,
-                audience=settings.audience,
-            ),
-            catalog=Catalog(database),
-            creators=Creators(database),
-            rooms=rooms,
-            onair=onair,
-            moderation=Moderation(database, rooms),
-            slow_mode=SlowMode(clock),
-            inventory=inventory,
-            carts=Carts(database, inventory),
-            orders=orders,
-            payments=payments,
-            promotions=promotions,
-            waitlist=waitlist,
-            hoarding=hoarding,
-        )
+        self._hub = hub = self._make_hub()
+        services.onair.attach(hub)
+        self._sweepers = sweepers(services, self._expiring)
         self._app = build(
             Web(
                 services=services,
@@ -242,9 +139,27 @@ class Node:
                 numbers=None if self._siblings is None else self._siblings.exposition,
             )
         )
+        self._count()
+
+    def _make_hub(self) -> Hub:
+        backplane = self._services.backplane
+        return Hub(
+            log=backplane.read,
+            picture=self._services.onair.picture,
+            positions=backplane.position,
+            subscribe=backplane.subscribe,
+            unsubscribe=self._forget_room,
+            clock=self._stores.clock,
+            node=self.name,
+            tick_max_s=self.settings.tick_max_ms / 1000,
+            ring_max=self.settings.ring_max,
+        )
+
+    def _count(self) -> None:
+        """Let `/metrics` read what the hub and the door have counted."""
+        hub, counts = self._hub, self._hub.counts
         counters.gauge("connections", lambda: self._door.connections)
         counters.gauge("rooms", lambda: len(hub.rooms()))
-        counts = hub.counts
         counters.follow("events_delivered", lambda: counts.events_delivered)
         counters.follow("frames_sent", lambda: counts.frames_written)
         counters.follow("gaps_filled", lambda: counts.gaps)
@@ -260,20 +175,20 @@ class Node:
             self._hub.direct(event)
 
     def _on_stock(self, changes: list[tuple[str, int, int]]) -> None:
-        self._inventory.heard(changes)
-        self._onair.stock_changed(changes)
+        self._services.inventory.heard(changes)
+        self._services.onair.stock_changed(changes)
 
     def _on_reset(self) -> None:
         self._hub.reset()
-        self._chores.once("catch_up", self._onair.catch_up)
+        self._chores.once("catch_up", self._services.onair.catch_up)
 
     async def _forget_room(self, room: str) -> None:
         # Before any wait: by then somebody may have opened the room again.
-        self._onair.forget(room)
-        await self._backplane.unsubscribe(room)
+        self._services.onair.forget(room)
+        await self._services.backplane.unsubscribe(room)
 
     async def _audit(self) -> Report:
-        return await self._auditor.audit(await inspection(self._inventory))
+        return await self._auditor.audit(await inspection(self._services.inventory))
 
     async def _readiness(self) -> Mapping[str, str]:
         """Each thing without which this node cannot serve, with `ok` or what is wrong."""
@@ -290,21 +205,6 @@ class Node:
             except (LiveroomError, TimeoutError) as fault:
                 found[name] = getattr(fault, "code", "no answer in time")
         return found
-
-
-def _providers(settings: Settings, secret: str, clock: ServerClock) -> list[PaymentProvider]:
-    """The payment providers that are set up, the default one first."""
-    found: list[PaymentProvider] = []
-    if settings.stripe_secret_key:
-        # An extra, which a server without it must not need.
-        from liveroom.stripe_provider import Stripe  # noqa: PLC0415
-
-        secrets = settings.stripe_webhook_secret
-        base = settings.stripe_api_base
-        found.append(Stripe(settings.stripe_secret_key, secrets, api_base=base))
-    if settings.sandbox:
-        found.append(Sandbox([secret.encode()], clock))
-    return found
 
 
 def limits(settings: Settings) -> Limits:

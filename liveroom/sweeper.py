@@ -2,16 +2,18 @@
 
 Each step is a function that may be repeated at any time and by anyone; the lease saves work,
 correctness never rests on it. A step that fails is logged and tried again at the next sweep,
-and keeps none of the others from running.
+and keeps none of the others from running. Mostly there is nothing to do: one look at SQL tells
+which steps have anything, and a server that nobody uses hardly works.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
+from sqlalchemy import ColumnElement, Connection, select
 
 from liveroom.errors import Unavailable
 from liveroom.store.database import Database
@@ -20,7 +22,18 @@ LEASE_MS: Final = 5_000
 STEP_MAX_S: Final = 30.0
 END_MAX_S: Final = 2.0
 
-Step = Callable[[], Awaitable[object]]
+Run = Callable[[], Awaitable[object]]
+
+
+class Step(NamedTuple):
+    """What to do; `due` is true in SQL where there may be anything to do it for.
+
+    Without it the step runs at each sweep.
+    """
+
+    run: Run
+    due: ColumnElement[bool] | None = None
+
 
 log = structlog.get_logger()
 
@@ -46,6 +59,8 @@ class Sweeper:
         self._every_s = every_s
         self._lease = lease
         self._lease_ms = max(LEASE_MS, round(every_s * 1000))
+        self._ours_until_s = float("-inf")
+        self._looks = {name: step.due for name, step in self._steps.items() if step.due is not None}
         self._ending = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -63,16 +78,33 @@ class Sweeper:
 
     async def sweep_once(self) -> bool:
         """One sweep, if this node has the lease; whether it had."""
-        if not await self._db.lease(self._lease, self._holder, self._lease_ms):
+        if not await self._has_lease():
             return False
+        idle = await self._db.read(self._idle) if self._looks else set()
         for name, step in self._steps.items():
-            await self._step(name, step)
+            if name not in idle:
+                await self._step(name, step.run)
         return True
 
-    async def _step(self, name: str, step: Step) -> None:
+    async def _has_lease(self) -> bool:
+        """A lease that was had lasts for half its time at least: until then nobody is asked."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._ours_until_s:
+            return True
+        ours = await self._db.lease(self._lease, self._holder, self._lease_ms)
+        if ours:
+            self._ours_until_s = now_s + self._lease_ms / 2000
+        return ours
+
+    def _idle(self, conn: Connection) -> set[str]:
+        """The steps that SQL has nothing for."""
+        found = conn.execute(select(*self._looks.values())).one()
+        return {name for name, due in zip(self._looks, found, strict=True) if not due}
+
+    async def _step(self, name: str, run: Run) -> None:
         try:
             async with asyncio.timeout(STEP_MAX_S):
-                await step()
+                await run()
         except Unavailable as error:
             log.warning("sweep.put_off", step=name, code=error.code)
         except Exception:

@@ -21,7 +21,9 @@ VOCABULARY = {
 }
 # Each layer may import those before it; `wire` and `store` share a place and stay apart.
 LAYERS = ["vocabulary", "wire store", "services", "commands", "web", "server", "cli"]
-SERVER = {"chores", "server", "serving", "siblings", "stores", "supervisor"}
+SERVER = {
+    *("chores", "server", "services", "serving", "siblings", "stores", "supervisor", "sweeps"),
+}
 TOP = {"cli", "demo", "__main__"}
 
 # Services that may import other services; all others stand alone beside their own parts.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 import shopfloor  # noqa: F401 - tracebacks in the log as plain text
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
-from liveroom import outbox
+from liveroom import captures, carving, closing, outbox
 from liveroom.errors import Unavailable
 from liveroom.outbox import Outbox
-from liveroom.store import tables
-from liveroom.sweeper import Sweeper
+from liveroom.store import tables, waiting
+from liveroom.sweeper import Step, Sweeper
 
 
 def test_one_node_sweeps_at_a_time(run, db) -> None:
@@ -24,7 +25,7 @@ def test_one_node_sweeps_at_a_time(run, db) -> None:
             async def step() -> None:
                 swept.append(name)
 
-            return Sweeper(db, {"step": step}, holder=name)
+            return Sweeper(db, {"step": Step(step)}, holder=name)
 
         one, two = node("one"), node("two")
         assert await one.sweep_once()
@@ -47,7 +48,7 @@ def test_what_runs_seldom_has_a_lease_of_its_own(run, db) -> None:
             async def step() -> None:
                 done.append(name)
 
-            return Sweeper(db, {"step": step}, holder=name, every_s=3600, lease="tidier")
+            return Sweeper(db, {"step": Step(step)}, holder=name, every_s=3600, lease="tidier")
 
         assert await node("one").sweep_once()
         assert not await node("two").sweep_once()
@@ -77,12 +78,75 @@ def test_a_failing_step_stops_no_other(run, db) -> None:
         async def fine() -> None:
             swept.append("fine")
 
-        sweeper = Sweeper(db, {"broken": broken, "away": away, "fine": fine}, holder="n")
+        steps = {"broken": Step(broken), "away": Step(away), "fine": Step(fine)}
+        sweeper = Sweeper(db, steps, holder="n")
         await sweeper.sweep_once()
         await sweeper.sweep_once()
         assert swept == ["broken", "away", "fine"] * 2
 
     run(story())
+
+
+def test_a_step_that_has_nothing_to_do_is_not_run(run, db) -> None:
+    """One look at SQL tells; what comes up meanwhile is found by the next sweep."""
+
+    async def story() -> None:
+        swept: list[str] = []
+
+        async def step() -> None:
+            swept.append("outbox")
+
+        async def always() -> None:
+            swept.append("always")
+
+        steps = {"outbox": Step(step, outbox.ANY_WAITING), "always": Step(always)}
+        sweeper = Sweeper(db, steps, holder="n")
+        await sweeper.sweep_once()
+        await db.write(lambda conn: outbox.add(conn, "tell", {}, 0))
+        await sweeper.sweep_once()
+        assert swept == ["always", "outbox", "always"]
+
+    run(story())
+
+
+LOOKS = {
+    "orders to expire": lambda conn: closing.due_orders(conn, 10, (0, "")),
+    "orders that are closing": lambda conn: closing.closing_orders(conn, 10, (0, "")),
+    "events that wait": lambda conn: captures.waiting_events(conn, 10, (0, "")),
+    "what must be told outside": outbox._due,
+    "drops nobody was told of": carving.untold,
+    "drops that have ended": carving.ended_with_units,
+    "drops whose time comes": carving.due,
+    "whether anything is due": lambda conn: conn.execute(
+        select(
+            *(closing.ANY_PLACED, closing.ANY_CLOSING, captures.ANY_WAITING),
+            *(outbox.ANY_WAITING, carving.ANY_TO_MEND, waiting.ANY_OPEN),
+        )
+    ).one(),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_look_costs_what_is_due_not_what_there_ever_was(db, look) -> None:
+    """Each query of a sweep goes by an index of what is open: SQLite's own plan says so."""
+    asked: list[tuple[str, object]] = []
+
+    def keep(_conn, _cursor, statement, parameters, *_more) -> None:
+        asked.append((statement, parameters))
+
+    with db._reader.connect() as conn:
+        event.listen(conn, "before_cursor_execute", keep)
+        LOOKS[look](conn)
+        event.remove(conn, "before_cursor_execute", keep)
+        plans = [
+            row[3]
+            for statement, parameters in asked
+            if statement.startswith("SELECT")
+            for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
+    assert any("USING" in step for step in plans)
+    scans = [step for step in plans if step.startswith("SCAN ") and "USING" not in step]
+    assert scans in ([], ["SCAN CONSTANT ROW"])
 
 
 def test_the_sweeper_runs_until_it_is_closed(run, db) -> None:
@@ -97,7 +161,7 @@ def test_the_sweeper_runs_until_it_is_closed(run, db) -> None:
             if sweeps == 3:
                 third.set()
 
-        sweeper = Sweeper(db, {"step": step}, holder="n", every_s=0.001)
+        sweeper = Sweeper(db, {"step": Step(step)}, holder="n", every_s=0.001)
         sweeper.start()
         await third.wait()
         await sweeper.close()

@@ -7,6 +7,8 @@ arrows of `states.py`, as compare-and-set. Each table names who owns it.
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -35,7 +37,10 @@ metadata = MetaData(
 )
 
 
-DROP_FREE = '"drop" IS NOT NULL AND initial + adjusted > reserved + sold'
+# Conditions of partial indexes: a query uses one only where it says the same in its text.
+DROP_FREE: Final = '"drop" IS NOT NULL AND initial + adjusted > reserved + sold'
+DROP_LIVE: Final = "state IN ('scheduled', 'open')"
+UNPAID: Final = "state IN ('placed', 'closing')"
 
 
 def _id() -> Column[str]:
@@ -261,8 +266,8 @@ drops = Table(  # a drop's units are its pool's, "drop:<id>"
     Index(
         "ix_drops_due",
         "opens_at",
-        sqlite_where=text("state IN ('scheduled', 'open')"),
-        postgresql_where=text("state IN ('scheduled', 'open')"),
+        sqlite_where=text(DROP_LIVE),
+        postgresql_where=text(DROP_LIVE),
     ),
     Index(
         "ix_drops_untold",
@@ -323,9 +328,11 @@ orders = Table(
     Index("ix_orders_room", "room", "placed_at"),
     Index(
         "ix_orders_due",
+        "state",
         "pay_by",
-        sqlite_where=text("state IN ('placed', 'closing')"),
-        postgresql_where=text("state IN ('placed', 'closing')"),
+        "id",
+        sqlite_where=text(UNPAID),
+        postgresql_where=text(UNPAID),
     ),
 )
 order_lines = Table(

@@ -28,6 +28,7 @@ from liveroom.store import tables
 from liveroom.store.database import now_ms
 
 _T = tables
+ANY_OPEN: Final = select(_T.waitlists.c.pool).where(_T.waitlists.c.open).exists()
 WAITING_MAX: Final = 10_000
 """How many may wait for one pool."""
 HEADS_MAX: Final = 100

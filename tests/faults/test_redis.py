@@ -23,6 +23,7 @@ from liveroom.store import keys
 from liveroom.store.scripts import Script
 from liveroom.store.valkey import EmbeddedValkey
 from tests.crowd import Viewer, staying, until
+from tests.live import Live, serving
 from tests.nodes import free_port
 from tests.relayed import Place, relayed
 from tests.sale import Sale

@@ -1,0 +1,41 @@
+"""What is swept, and by whom: the steps of a server that must happen by themselves.
+
+Steps that may wait for somebody outside have a sweeper of their own, so that nothing of the
+house's waits behind them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from liveroom import captures, carving, closing, outbox
+from liveroom.commands import Services
+from liveroom.expiring import Expiring
+from liveroom.outbox import Outbox
+from liveroom.store import waiting
+from liveroom.sweeper import Step, Sweeper
+
+TIDY_EVERY_S: Final = 3600.0
+
+
+def sweepers(services: Services, expiring: Expiring) -> list[Sweeper]:
+    """One for what is the house's own, one for what providers are asked, one to tidy up."""
+    db, holder, orders = services.db, services.node, services.orders
+    house = {
+        "holds": Step(expiring.sweep_once),
+        "waitlist": Step(services.waitlist.sweep_once, waiting.ANY_OPEN),
+        "orders": Step(orders.expire_once, closing.ANY_PLACED),
+        "captures": Step(orders.settle_waiting_once, captures.ANY_WAITING),
+        "drops": Step(services.promotions.mend_once, carving.ANY_TO_MEND),
+    }
+    told = Outbox(db, {"refund": orders.refund})
+    outside = {
+        "closing": Step(orders.end_closing_once, closing.ANY_CLOSING),
+        "outbox": Step(told.run_once, outbox.ANY_WAITING),
+    }
+    tidy = {"void": Step(services.inventory.prune_once)}
+    return [
+        Sweeper(db, house, holder=holder),
+        Sweeper(db, outside, holder=holder, lease="asker"),
+        Sweeper(db, tidy, holder=holder, every_s=TIDY_EVERY_S, lease="tidier"),
+    ]
