@@ -95,11 +95,12 @@ class Fences:
 
         A partition that is away keeps none of the others from being mended.
         """
-        self.partitions = range(await self._db.read(ledger.partitions))
+        epochs = dict(await self._db.read(ledger.fences))
+        self.partitions = range(len(epochs))
+        self._epochs |= epochs
         fault: Unavailable | None = None
         for part in self.partitions:
             try:
-                await self._follow(part)
                 await self.call(part, self._gates.left, [])
             except Unavailable as away:
                 fault = away
