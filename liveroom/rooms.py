@@ -109,7 +109,7 @@ class Rooms:
                 "shop": new.shop,
             }
             row |= {"state": "planned", "paused": False, "stream": stream, "settings": {}, "v": 1}
-            row |= {"pinned": {}, "pinned_seq": 0, "created_at": now_ms(conn)}
+            row |= {"pinned": [], "pinned_seq": 0, "created_at": now_ms(conn)}
             insert_new(conn, tables.rooms, row)
             for product in new.shelf:
                 one_product(conn, product)
@@ -311,7 +311,8 @@ class Rooms:
         row = tables.rooms
         older = (row.c.pinned_epoch != state.position.epoch) | row.c.pinned_epoch.is_(None)
         newer = update(row).where(row.c.id == room, older | (row.c.pinned_seq < state.position.seq))
-        values = {"pinned": state.pinned, "pinned_epoch": state.position.epoch}
+        values = {"pinned": list(state.pinned), "pinned_at": state.pinned}
+        values |= {"pinned_epoch": state.position.epoch}
         statement = newer.values(**values, pinned_seq=state.position.seq)
         await self._db.write(lambda conn: conn.execute(statement).rowcount)
 

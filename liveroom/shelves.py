@@ -39,7 +39,7 @@ class OnSale(NamedTuple):
 class Facts(msgspec.Struct):
     """A room and its shelf (what is `off` left out) as SQL had them at one moment.
 
-    `pinned` has for each product the seq of the event that pinned it, in the log's epoch.
+    `pinned` has for each product, oldest pin first, the seq of the event that pinned it, or 0.
     """
 
     room: shapes.Room
@@ -77,7 +77,9 @@ def facts(conn: Connection, room: str) -> Facts:
         msgspec.structs.replace(products[product], position=position, state=state)
         for position, (product, state) in enumerate(entries, start=1)
     ]
-    return Facts(_shape(conn, row), shelf, row.pinned, row.pinned_epoch)
+    at = row.pinned_at or {}
+    pinned = {product: at.get(product, 0) for product in row.pinned}
+    return Facts(_shape(conn, row), shelf, pinned, row.pinned_epoch)
 
 
 def _row(conn: Connection, room: str) -> Row[Any]:

@@ -55,7 +55,7 @@ def stock_a_shop(conn, stock: dict[str, int], limits: dict[str, int]) -> None:
     room = {"id": "r1", "title": "R", "host": "h", "state": "live", "paused": False, "v": 1}
     conn.execute(
         insert(tables.rooms),
-        room | {"settings": {}, "pinned": {}, "pinned_seq": 0, "created_at": 0},
+        room | {"settings": {}, "pinned": [], "pinned_seq": 0, "created_at": 0},
     )
     entry = {"room": "r1", "product": "p1", "position": 1, "state": "on"}
     conn.execute(insert(tables.shelf), entry)

@@ -290,6 +290,11 @@ def test_a_pin_is_named_by_its_place_in_the_log(run, house):
                 assert picture.pins == drawn.pins == known.pins
                 names.append(picture.pins.get("p1.m"))
             assert names == [f"{picture.epoch}:1", None, f"{picture.epoch}:3"]
+            for product in ("p2", "p3", "p4"):
+                await h.rooms.pin("r1", product)
+            await h.rooms.take("r1", "p2")
+            kept = await h.clients[0].hkeys(keys.room_log("r1"))
+            assert {key for key in kept if key.startswith(b"p:")} == {b"p:p3", b"p:p4"}
 
     run(story())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Connection, select, text
 
+from liveroom import shelves
 from liveroom.audit import audit
 from liveroom.store import tables
 from liveroom.store.database import Database
@@ -32,8 +33,9 @@ def test_pins_of_an_older_release_stay(older, run) -> None:
     """Pinned products stay pinned, in their order; where their pins began is not known."""
     run(older.write(lambda conn: conn.execute(text(ROOM)) and None))
     older.upgrade()
-    pinned = run(older.read(lambda conn: conn.scalar(select(tables.rooms.c.pinned))))
-    assert list(pinned.items()) == [("p2", 0), ("p1", 0)]
+    known = run(older.read(lambda conn: shelves.facts(conn, "r1")))
+    assert list(known.pinned.items()) == [("p2", 0), ("p1", 0)]
+    assert known.pins == {}
 
 
 def line(number: int, sku: str, qty: int) -> dict[str, object]:

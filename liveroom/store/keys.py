@@ -33,7 +33,7 @@ def _room(room: str, what: str) -> str:
 
 
 def room_log(room: str) -> str:
-    """A hash: epoch, seq and n of the log, pinned products, versioned fields."""
+    """A hash: epoch, seq and n of the log, pinned products and where, versioned fields."""
     return _room(room, "log")
 
 

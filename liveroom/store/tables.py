@@ -152,7 +152,8 @@ rooms = Table(
     Column("stream", JSON),
     Column("settings", JSON, nullable=False),  # guests, members_only, slow_mode_s, chat_per_s_max
     Column("v", BigInteger, nullable=False),  # grows with each change of the room or its shelf
-    Column("pinned", JSON, nullable=False),  # {product: seq of its pin}, as the log last had them
+    Column("pinned", JSON, nullable=False),  # product ids, oldest first, as the log last had them
+    Column("pinned_at", JSON),  # the seq of each pin, by product
     Column("pinned_epoch", Text),
     Column("pinned_seq", BigInteger, nullable=False, default=0),
     _ms("created_at"),

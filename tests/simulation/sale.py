@@ -133,7 +133,7 @@ class Sale:
                 conn.execute(insert(tables.skus), row | {"limit_per_buyer": limit})
                 ledger.create_pool(conn, sku=sku, initial=units)
             room = {"id": "r1", "title": "R", "host": "h", "state": "live", "paused": False, "v": 1}
-            more = {"settings": {}, "pinned": {}, "pinned_seq": 0, "created_at": 0}
+            more = {"settings": {}, "pinned": [], "pinned_seq": 0, "created_at": 0}
             conn.execute(insert(tables.rooms), room | more)
 
         self.world.database._write(rows, lambda: None)

@@ -35,8 +35,12 @@ local function emit(told, blob, class, fields)
   told[#told + 1], published[#published + 1] = event, event
 end
 
-local function unpinned(product)
-  return cmsgpack.pack({ 'product.unpinned', at, { product = product } })
+-- Take a pin down, with an event of its own unless the item is that event.
+local function take_down(told, product, is_told)
+  log.pinned = without(log.pinned, product)
+  note_pin(log_key, product, nil)
+  if is_told then return end
+  emit(told, cmsgpack.pack({ 'product.unpinned', at, { product = product } }), 'logged')
 end
 
 local function refusal(item)
@@ -48,15 +52,10 @@ local function carry_out(item)
   local told, blob, left = {}, item.e, {}
   if item.remove then redis.call('XDEL', messages_key, string.match(item.remove, '%d+$') .. '-0') end
   if item.unpin and is_pinned(log.pinned, item.unpin) then
-    log.pinned = without(log.pinned, item.unpin)
-    note_pin(log_key, item.unpin, nil)
-    if not item.must then emit(told, unpinned(item.unpin), 'logged') end
+    take_down(told, item.unpin, item.must)
   end
   if item.pin then log.pinned, left = pin(log.pinned, item.pin, PINNED_MAX) end
-  for _, product in ipairs(left) do
-    note_pin(log_key, product, nil)
-    emit(told, unpinned(product), 'logged')
-  end
+  for _, product in ipairs(left) do take_down(told, product) end
   if item.react then blob = react(log_key, reactions_key, item.react, at) end
   if item.watch then blob = count_viewers(log_key, viewers_key, item.watch, at) end
   if blob then emit(told, blob, item.c, newest(log_key, item.set)) end

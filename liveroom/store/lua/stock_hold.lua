@@ -5,12 +5,13 @@
 -- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
 -- Arguments: epoch, channel, held_ms, placing_ms, requests: msgpack of one list of all requests,
 --   each as buyer, room, cart or false, number of lines, and of each line id, pool, sku, drop or
---   false, key, qty, price or false, bucket; a request with a cart is held, one without is placing; its
---   lines are of different pools; a buyer of '' is the house, which has no limits and may take
---   from a drop that is shut.
+--   false, key, qty, price or false, bucket; a request with a cart is held, one without is
+--   placing; its lines are of different pools; a buyer of '' is the house, which has no limits
+--   and may take from a drop that is shut.
 -- Returns: msgpack [word, now, answers]; word ok | shut | marked; an answer is
---   [ok, then id, qty, price, state, due, bucket of each line] | [missing|due|busy|id_reused|not_open
---   |limit_reached, pool] | [price_changed, pool, price] | [sold_out, pool, left, memorable].
+--   [ok, then id, qty, price, state, due, bucket or false of each line] | [missing|due|busy
+--   |id_reused|not_open|limit_reached, pool] | [price_changed, pool, price]
+--   | [sold_out, pool, left, memorable].
 -- Emits: [[pool, left, v]] on the channel, once.
 -- part: stock_begin
 if not open or marked then

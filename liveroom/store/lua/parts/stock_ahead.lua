@@ -1,5 +1,5 @@
--- The places of a request and of its lines; a line begins like a hold; INTO is
--- the bucket of a hold that it makes. FOUND is set by decide.
+-- The places of a request and of its lines; a line begins like a hold. INTO is the bucket of a
+-- hold that it makes, FOUND is set by decide.
 local WHO, WHERE, CART, LINES = 1, 2, 3, 4
 local KEY, UNITS, SEEN, INTO, FOUND = 5, 6, 7, 8, 9
 local taken = {}

@@ -14,14 +14,15 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add what is kept from now on, and carry over what there is.
+    """Add what is kept from now on.
 
-    Older sales are unattributed, older pins have no known place, and what went back before is
-    divided among the lines as it would be now.
+    Older sales are unattributed, the place of older pins is not known, and what went back
+    before is divided among the lines as it would be now.
     """
     for table in ("order_lines", "waiting"):
         bucket = sa.Column("bucket", sa.Text(), nullable=False, server_default="unattributed")
         op.add_column(table, bucket)
+    op.add_column("rooms", sa.Column("pinned_at", sa.JSON(), nullable=True))
     back = sa.Column("refunded_minor", sa.BigInteger(), nullable=False, server_default="0")
     op.add_column("order_lines", back)
     op.create_index(
@@ -32,16 +33,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("paid_at IS NOT NULL"),
         postgresql_where=sa.text("paid_at IS NOT NULL"),
     )
-    _name_pins(op.get_bind())
     _take_refunds_off(op.get_bind())
-
-
-def _name_pins(conn: sa.Connection) -> None:
-    """From a list of products to `{product: seq of its pin}`; 0 where that is not known."""
-    rooms = sa.table("rooms", sa.column("id", sa.Text), sa.column("pinned", sa.JSON))
-    for room in conn.execute(sa.select(rooms)).all():
-        pinned = dict.fromkeys(room.pinned, 0)
-        conn.execute(sa.update(rooms).where(rooms.c.id == room.id).values(pinned=pinned))
 
 
 _REFUNDS = """
