@@ -51,9 +51,8 @@ end
 local function carry_out(item)
   local told, blob, left = {}, item.e, {}
   if item.remove then redis.call('XDEL', messages_key, string.match(item.remove, '%d+$') .. '-0') end
-  if item.unpin and is_pinned(log.pinned, item.unpin) then
-    take_down(told, item.unpin, item.must)
-  end
+  local shown = item.unpin and is_pinned(log.pinned, item.unpin)
+  if shown then take_down(told, item.unpin, item.must) end
   if item.pin then log.pinned, left = pin(log.pinned, item.pin, PINNED_MAX) end
   for _, product in ipairs(left) do take_down(told, product) end
   if item.react then blob = react(log_key, reactions_key, item.react, at) end
