@@ -43,7 +43,8 @@ class After(msgspec.Struct, kw_only=True):
 
     `taken` is what it took in or gave back, for the batch to write down at once.
     `wants` is an order whose late payment needs units held for it before it can go on;
-    `parked` says that the event waits for its payment to be known.
+    `parked` says that the event waits for its payment to be known. `broken` counts holds that
+    SQL refused for want of stock; `differs` is a refund of which the provider told otherwise.
     """
 
     at: int
@@ -53,6 +54,8 @@ class After(msgspec.Struct, kw_only=True):
     ended: list[str] = []
     returned: list[str] = []
     parked: bool = False
+    broken: int = 0
+    differs: str | None = None
     wants: Wanted | None = None
 
 

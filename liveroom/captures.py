@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import JSON, Connection, Row, bindparam, select, text, update
 
-from liveroom import refunding, takings
+from liveroom import refunded, refunding, takings
 from liveroom.bookkeeping import (
     LOCKED_ORDERS,
     After,
@@ -45,8 +45,10 @@ class Late(Enum):
 
 _T = tables
 _TAKE_IN = text(
-    "INSERT INTO payment_events (provider, event, kind, body, received_at)"
-    " VALUES (:provider, :event, :kind, :body, :at) ON CONFLICT (provider, event) DO NOTHING"
+    "INSERT INTO payment_events"
+    " (provider, event, kind, reference, body, received_at, due_at, tries)"
+    " VALUES (:provider, :event, :kind, :reference, :body, :at, :at, 0)"
+    " ON CONFLICT (provider, event) DO NOTHING"
 ).bindparams(bindparam("body", type_=JSON))
 
 _ORDERS_OF = (
@@ -54,9 +56,6 @@ _ORDERS_OF = (
     .where(_T.payments.c.reference.in_(bindparam("references", expanding=True)))
     .distinct()
 )
-
-PARKED_MAX_MS: Final = 24 * 3_600_000
-"""How long an event may wait for its payment to be known."""
 
 
 class Saying(NamedTuple):
@@ -106,7 +105,8 @@ def take_in(conn: Connection, said: Webhook, late: Late | list[Hold] = Late.ASK)
                 set_payment(conn, after.at, payment, "failed")
         case "refund.succeeded" | "refund.failed":
             state = said.kind.removeprefix("refund.")
-            refunding.end(conn, after, refunding.Ended(said.refund, state, payment, order))
+            amount = said.amount_minor, said.currency
+            refunded.end(conn, after, refunded.Ended(said.refund, state, payment, order, *amount))
     applied_at = after.at if after.wants is None else None
     conn.execute(
         update(_T.payment_events)
@@ -119,40 +119,13 @@ def take_in(conn: Connection, said: Webhook, late: Late | list[Hold] = Late.ASK)
     return after
 
 
-ANY_WAITING: Final = (
-    select(_T.payment_events.c.event).where(_T.payment_events.c.applied_at.is_(None)).exists()
-)
-
-
-def waiting_events(conn: Connection, limit: int, beyond: tuple[int, str]) -> list[Row[Any]]:
-    """Events taken in but not applied, oldest first, after (received_at, event).
-
-    Those whose payment nobody has told us of in `PARKED_MAX_MS` are left out.
-    """
-    events = _T.payment_events.c
-    oldest = now_ms(conn) - PARKED_MAX_MS
-    received_at, last = beyond
-    return list(
-        conn.execute(
-            select(_T.payment_events)
-            .where(
-                events.applied_at.is_(None),
-                events.payment.is_not(None) | (events.received_at > oldest),
-                (events.received_at > received_at)
-                | ((events.received_at == received_at) & (events.event > last)),
-            )
-            .order_by(events.received_at, events.event)
-            .limit(limit)
-        )
-    )
-
-
 def _first_time(conn: Connection, said: Webhook, at: int) -> bool:
     """Record the event; False if it was applied before."""
     row = {
         "provider": said.provider,
         "event": said.event,
         "kind": said.kind,
+        "reference": said.reference,
         "body": msgspec.to_builtins(said),
         "at": at,
     }
@@ -240,6 +213,7 @@ def _captured_late(capture: _Capture, late: Late | list[Hold]) -> None:
         return
     refusal = late_refusal(conn, order, late)
     if refusal is not None:
+        after.broken += refusal.code == "sold_out"
         after.ended = [hold.id for hold in late]
         make_void(conn, after.at, after.ended)
         # A raised fence or a void hold says nothing of the stock: hold again.

@@ -14,23 +14,23 @@ from typing import Any, Final
 
 import msgspec
 import structlog
-from sqlalchemy import ColumnElement, Connection, select, tuple_
+from sqlalchemy import Connection
 
 from liveroom import closing, refunding, shapes
 from liveroom.batching import Batcher
 from liveroom.bookkeeping import After, News
 from liveroom.buckets import UNATTRIBUTED
-from liveroom.deciding import Known, Plan, Wish, first_answer, order_of
+from liveroom.deciding import Known, Plan, Wish, first_answer
 from liveroom.ending import CLOSE_MAX_S, Ending
 from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
 from liveroom.faults import point
 from liveroom.inventory import HoldLineRequest, HoldRequest, Inventory
 from liveroom.metrics import Counters
 from liveroom.payments import Payments, Webhook
-from liveroom.placing import known_orders, lines_of, place_batch
+from liveroom.placing import known_orders, place_batch
 from liveroom.recent import Recent
 from liveroom.settling import Settling
-from liveroom.store import tables
+from liveroom.showing import Page, Seen, page_of, shown
 from liveroom.store.backplane import Backplane
 from liveroom.store.database import CommitUnknown, Database
 from liveroom.store.ledger import pool_of
@@ -54,13 +54,6 @@ class LineRequest(msgspec.Struct, frozen=True, kw_only=True):
     drop: str | None = None
     price_minor: int | None = None
     bucket: str = UNATTRIBUTED
-
-
-class Page(msgspec.Struct):
-    """One page of orders; `next` is the cursor of the page after it, or none."""
-
-    items: Sequence[shapes.Order]
-    next: str | None
 
 
 class Orders:
@@ -92,7 +85,7 @@ class Orders:
         self._lookups = Batcher(self._look_up, size_max=LOOKUPS_MAX, waiting_max=WAITING_MAX)
         self._recent = Recent(db)
         self._telling = Telling(inventory, backplane)
-        self._settling = Settling(db, inventory, payments, self._telling)
+        self._settling = Settling(db, inventory, payments, self._telling, counters)
         self._ending = Ending(
             db,
             payments,
@@ -218,7 +211,10 @@ class Orders:
             for waiter in self._under_way.pop(order):
                 if not waiter.done():
                     waiter.set_result(None)
-        return _or_raise(first_answer(known, buyer, content))
+        answer = first_answer(known, buyer, content)
+        if isinstance(answer, Invalid):
+            raise answer
+        return answer
 
     async def _look_up(self, orders: Sequence[str]) -> Sequence[Known | None]:
         known = await self._db.read(lambda conn: known_orders(conn, orders))
@@ -290,11 +286,10 @@ class Orders:
 
         `not_found` unless it is this buyer's, or has goods of one of the shops; None sees all.
         """
-        where = [tables.orders.c.id == order, *_seen_by(buyer, shops)]
-        found = await self._db.read(lambda conn: _find(conn, where, 1))
-        if not found:
+        found = await self._db.read(lambda conn: shown(conn, order, Seen(buyer, shops)))
+        if found is None:
             raise Invalid("not_found")
-        return found[0]
+        return found
 
     async def of_buyer(self, buyer: str, room: str) -> Sequence[shapes.Order]:
         """The buyer's orders in a room that are open or changed in the last hour, newest first."""
@@ -313,15 +308,10 @@ class Orders:
 
         Without a buyer all. `after` is the `next` of the page before.
         """
-        orders = tables.orders.c
-        where = _seen_by(buyer, shops)
-        if room is not None:
-            where.append(orders.room == room)
-        if after is not None:
-            where.append(tuple_(orders.placed_at, orders.id) < tuple_(*_cursor(after)))
-        found = await self._db.read(lambda conn: _find(conn, where, limit + 1))
-        last = found[limit - 1] if len(found) > limit else None
-        return Page(found[:limit], f"{last.placed_at}.{last.id}" if last else None)
+        seen = Seen(buyer, shops)
+        return await self._db.read(
+            lambda conn: page_of(conn, seen, room=room, after=after, limit=limit)
+        )
 
     # ── ending unpaid ─────────────────────────────────────────────────────────────────────
 
@@ -380,47 +370,6 @@ class Orders:
     async def refund(self, body: dict[str, Any]) -> None:
         """The outbox's handler for `refund`: ask the provider to send money back."""
         await self._settling.refund(body)
-
-
-def _or_raise(answer: shapes.Order | Invalid) -> shapes.Order:
-    if isinstance(answer, Invalid):
-        raise answer
-    return answer
-
-
-def _seen_by(buyer: str | None, shops: Collection[str]) -> list[ColumnElement[bool]]:
-    if buyer is None:
-        return []
-    mine = tables.orders.c.buyer == buyer
-    if not shops:
-        return [mine]
-    goods = (
-        select(tables.order_lines.c.order)
-        .join(tables.skus, tables.skus.c.id == tables.order_lines.c.sku)
-        .join(tables.products, tables.products.c.id == tables.skus.c.product)
-        .where(tables.products.c.shop.in_(list(shops)))
-    )
-    return [mine | tables.orders.c.id.in_(goods)]
-
-
-def _cursor(text: str) -> tuple[int, str]:
-    at, _, last = text.partition(".")
-    if not (at.isascii() and at.isdecimal() and len(at) < 16 and last):
-        raise Invalid("bad_argument", "This cursor is none of ours.")
-    return int(at), last
-
-
-def _find(conn: Connection, where: Sequence[ColumnElement[bool]], limit: int) -> list[shapes.Order]:
-    orders = tables.orders
-    rows = conn.execute(
-        select(orders)
-        .where(*where)
-        .order_by(orders.c.placed_at.desc(), orders.c.id.desc())
-        .limit(limit)
-    ).all()
-    lines = lines_of(conn, [row.id for row in rows]) if rows else {}
-    refunds = refunding.refunds_of(conn, list(lines))
-    return [order_of(row, lines[row.id], refunds=refunds.get(row.id, ())) for row in rows]
 
 
 def _merged(lines: Sequence[LineRequest]) -> list[HoldLineRequest]:

@@ -370,11 +370,20 @@ def _open(conn: Connection, order: str, buyer: str, provider: str) -> Row[Any]:
 
 
 def _refer(conn: Connection, payment: str, reference: str) -> None:
-    conn.execute(
-        update(_T.payments)
-        .where(_T.payments.c.id == payment, _T.payments.c.reference.is_(None))
-        .values(reference=reference)
-    )
+    """Write down what the provider calls a payment: what it said of it before is due now."""
+    mine, events = _T.payments.c, _T.payment_events.c
+    named = update(_T.payments).where(mine.id == payment, mine.reference.is_(None))
+    if conn.execute(named.values(reference=reference)).rowcount:
+        provider = select(mine.provider).where(mine.id == payment).scalar_subquery()
+        conn.execute(
+            update(_T.payment_events)
+            .where(
+                events.provider == provider,
+                events.reference == reference,
+                events.payment.is_(None),
+            )
+            .values(due_at=events.received_at)
+        )
 
 
 def _shape(row: Row[Any]) -> shapes.Payment:

@@ -2,9 +2,9 @@
 
 A refund belongs to one payment. It is asked for in one transaction: its row, the ledger rows
 of what is restocked, the order's and the payment's state, and an outbox row by which the
-provider hears of it under the refund's id. What the provider answers is an event
-(`captures.py`); order and payment follow from all of their refunds. Units that were restocked
-stay so when the money could not go back: they lie on the shelf. Nothing here awaits.
+provider hears of it under the refund's id. What the provider answers is an event,
+by which it ends (`refunded.py`). Units that were restocked stay so when the money could not go
+back: they lie on the shelf. Nothing here awaits.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ from typing import Annotated, Any, Final, NamedTuple
 import msgspec
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
-from liveroom import outbox, shapes, takings
+from liveroom import outbox, shapes
 from liveroom.bookkeeping import (
     LOCKED_ORDERS,
     After,
     Move,
-    News,
     move_stock,
     payments_of,
     set_orders,
     set_payment,
     take_off,
 )
-from liveroom.deciding import order_of
 from liveroom.errors import Invalid
 from liveroom.ids import Id, new_id
 from liveroom.money import AMOUNT_MAX
@@ -247,7 +245,7 @@ def _chosen_lines(conn: Connection, order: Row[Any], wanted: Sequence[RefundLine
     """The order's lines that are meant; each has so many units left to refund and restock."""
     if not wanted:
         return []
-    if order.state not in ("paid", "refund_pending") or not _delivered(conn, order.id):
+    if order.state not in ("paid", "refund_pending") or not delivered(conn, order.id):
         raise _not_now(order)
     rows = {(row.sku, row.drop): row for row in lines_of(conn, [order.id])[order.id]}
     back = _units_back(conn, order.id)
@@ -341,74 +339,7 @@ def _restock(conn: Connection, at: int, order: Row[Any], chosen: Sequence[_Chose
     return told
 
 
-# ── its end ───────────────────────────────────────────────────────────────────────────────
-
-
-class Ended(NamedTuple):
-    """What the provider said of a refund, with the locked rows that it is for."""
-
-    refund: str | None
-    state: str
-    payment: Row[Any]
-    order: Row[Any]
-
-
-def end(conn: Connection, after: After, ended: Ended) -> None:
-    """A refund has succeeded or failed; payment and order follow from all of their refunds."""
-    payment, order, refunds = ended.payment, ended.order, _T.refunds.c
-    changed = conn.execute(
-        update(_T.refunds)
-        .where(
-            refunds.id == ended.refund, refunds.payment == payment.id, refunds.state == "pending"
-        )
-        .values(state=ended.state, changed_at=after.at)
-    ).rowcount
-    if not changed:
-        return
-    lines = lines_of(conn, [order.id])[order.id]
-    if ended.state == "succeeded" and payment.paid_at is not None:
-        refund = conn.execute(select(_T.refunds).where(refunds.id == ended.refund)).one()
-        after.taken += takings.give_back(conn, order, payment, refund, lines)
-    left, pending = _open_sums(conn, [payment.id])
-    if not pending and payment.state == "refunding":
-        set_payment(conn, after.at, payment, "succeeded" if left else "refunded")
-    state = _order_state(conn, order)
-    if state != order.state:
-        set_orders(conn, after.at, [order], state)
-    if ended.state == "succeeded":
-        back = refunds_of(conn, [order.id])[order.id]
-        news = order_of(order, lines, state, back)
-        after.news.append(News("order.refunded", order.buyer, news))
-
-
-def _order_state(conn: Connection, order: Row[Any]) -> str:
-    """What the order is, by all of its refunds."""
-    if order.state != "refund_pending":
-        return str(order.state)
-    payments = payments_of(conn, [order.id])[order.id]
-    left, pending = _open_sums(conn, [row.id for row in payments if row.state in CAPTURED])
-    if pending or (left and not _delivered(conn, order.id)):
-        return "refund_pending"
-    return "paid" if left else "refunded"
-
-
-def _open_sums(conn: Connection, payments: Collection[str]) -> tuple[int, int]:
-    """(What was captured and not given back, how many refunds are under way)."""
-    captured = conn.scalar(
-        select(func.coalesce(func.sum(_T.payments.c.amount_minor), 0)).where(
-            _T.payments.c.id.in_(payments)
-        )
-    )
-    rows = conn.execute(
-        select(_T.refunds.c.state, _T.refunds.c.amount_minor).where(
-            _T.refunds.c.payment.in_(payments)
-        )
-    ).all()
-    back = sum(row.amount_minor for row in rows if row.state == "succeeded")
-    return int(captured or 0) - back, sum(row.state == "pending" for row in rows)
-
-
-def _delivered(conn: Connection, order: str) -> bool:
+def delivered(conn: Connection, order: str) -> bool:
     """Whether the order's units were sold: a late payment without stock has none."""
     sold = select(_T.ledger.c.seq).where(_T.ledger.c.order == order, _T.ledger.c.kind == "sell")
     return conn.scalar(sold.limit(1)) is not None

@@ -14,13 +14,14 @@ import msgspec
 import structlog
 from sqlalchemy import Row
 
-from liveroom import captures, refunding
+from liveroom import captures, parked, refunding
 from liveroom.batching import Batcher
 from liveroom.bookkeeping import After, Wanted
 from liveroom.captures import Late, Saying
 from liveroom.errors import Invalid, Refused, Unavailable
 from liveroom.faults import point
 from liveroom.inventory import Hold, HoldLineRequest, HoldRequest, Inventory
+from liveroom.metrics import Counters
 from liveroom.payments import Payments, Webhook
 from liveroom.store.database import Database
 from liveroom.telling import Telling
@@ -29,7 +30,7 @@ TRIES_MAX: Final = 4
 BATCH_MAX: Final = 64
 WAITING_MAX: Final = 10_000
 DUE_MAX: Final = 100
-DUE_PAGES_MAX: Final = 100
+DUE_PAGES_MAX: Final = 5
 
 log = structlog.get_logger()
 
@@ -43,11 +44,13 @@ class Settling:
         inventory: Inventory,
         payments: Payments,
         telling: Telling,
+        counters: Counters,
     ) -> None:
         self._db = db
         self._inventory = inventory
         self._payments = payments
         self._telling = telling
+        self._counters = counters
         self._taking_in = Batcher(self._take_in, size_max=BATCH_MAX, waiting_max=WAITING_MAX)
 
     async def close(self) -> None:
@@ -68,6 +71,7 @@ class Settling:
             after = await self._taking_in.submit(Saying(said, late))
             point("webhook.committed")
             self._telling.tell(after)
+            self._report(after, said)
             if after.wants is None:
                 return
             try:
@@ -75,6 +79,15 @@ class Settling:
             except Unavailable as error:
                 log.warning("orders.late_payment_waits", order=after.wants.order, code=error.code)
                 return
+
+    def _report(self, after: After, said: Webhook) -> None:
+        """Have seen what must not be."""
+        if after.broken:
+            self._counters.broken_holds += after.broken
+            log.error("orders.broken_holds", holds=after.broken, told_by=said.event)
+        if after.differs is not None:
+            money = f"{said.amount_minor} {said.currency}"
+            log.error("orders.refund_differs", refund=after.differs, told_by=said.event, said=money)
 
     async def _take_in(self, sayings: Sequence[Saying]) -> Sequence[After | Exception]:
         """One transaction for many; where it fails, each alone, once, its failure its own."""
@@ -108,27 +121,34 @@ class Settling:
             return Late.REFUND
 
     async def settle_waiting_once(self) -> int:
-        """Try again what waits for its payment or for stock; how many events were looked at."""
+        """Try again what waits for its payment or for stock; how many events were looked at.
+
+        At most `DUE_PAGES_MAX` pages; what still waits for its payment is put off, longer each
+        time.
+        """
         looked_at, beyond = 0, (0, "")
         for _ in range(DUE_PAGES_MAX):
-            rows = await self._db.read(
-                partial(captures.waiting_events, limit=DUE_MAX, beyond=beyond)
-            )
-            if not rows:
-                break
-            beyond = (rows[-1].received_at, rows[-1].event)
+            rows = await self._db.read(partial(parked.due_events, limit=DUE_MAX, beyond=beyond))
             looked_at += len(rows)
-            for row in rows:
-                await self._settle_waiting(row)
+            if vain := [row for row in rows if not await self._settle_waiting(row)]:
+                await self._db.write(partial(parked.put_off, events=vain))
+            if len(rows) < DUE_MAX:
+                break
+            beyond = (rows[-1].due_at, rows[-1].event)
         return looked_at
 
-    async def _settle_waiting(self, row: Row[Any]) -> None:
+    async def _settle_waiting(self, row: Row[Any]) -> bool:
+        """Whether the event has been taken in, or waits for stock alone."""
+        if not row.known:
+            return False
         try:
             await self.settle(msgspec.convert(row.body, Webhook))
         except Unavailable:
             raise
         except Exception:
-            log.exception("orders.event_failed", provider=row.provider, event=row.event)
+            log.exception("orders.event_failed", provider=row.provider, told_by=row.event)
+            return False
+        return True
 
     async def refund(self, body: dict[str, Any]) -> None:
         """The outbox's handler: ask the provider to send money back, under the refund's id."""

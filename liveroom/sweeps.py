@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from liveroom import captures, carving, closing, outbox
+from liveroom import carving, closing, outbox, parked
 from liveroom.commands import Services
 from liveroom.expiring import Expiring
 from liveroom.outbox import Outbox
@@ -25,7 +25,7 @@ def sweepers(services: Services, expiring: Expiring) -> list[Sweeper]:
         "holds": Step(expiring.sweep_once),
         "waitlist": Step(services.waitlist.sweep_once, waiting.ANY_OPEN),
         "orders": Step(orders.expire_once, closing.ANY_PLACED),
-        "captures": Step(orders.settle_waiting_once, captures.ANY_WAITING),
+        "captures": Step(orders.settle_waiting_once, parked.ANY_DUE),
         "drops": Step(services.promotions.mend_once, carving.ANY_TO_MEND),
     }
     told = Outbox(db, {"refund": orders.refund})

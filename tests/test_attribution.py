@@ -291,6 +291,7 @@ def test_money_that_is_not_owed_is_in_no_bucket(run, books, redis_url) -> None:
             payment = await shop.orders_payment("o1")
             await shop.overdue("o1")
             await shop.orders.expire_once()
+            await shop.orders.end_closing_once()
             await shop.settle_down()
             await shop.put("s1", 3, buyer="bob")
             await shop.press(payment)

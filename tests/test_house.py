@@ -39,11 +39,11 @@ SIDEWAYS = {
 }
 # What outgrew one module belongs to the service that is named here.
 PARTS = {
-    **dict.fromkeys(("bookkeeping", "captures", "closing", "deciding", "outbox"), "orders"),
     **dict.fromkeys(
         (
-            *("ending", "expiring", "placing", "recent", "refunding", "settling", "sweeper"),
-            *("takings", "telling"),
+            *("bookkeeping", "captures", "closing", "deciding", "ending", "expiring", "outbox"),
+            *("parked", "placing", "recent", "refunded", "refunding", "settling", "showing"),
+            *("sweeper", "takings", "telling"),
         ),
         "orders",
     ),

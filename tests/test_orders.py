@@ -663,6 +663,34 @@ def test_a_late_payment_without_stock_is_refunded(run, db, redis_url, ending) ->
     run(story())
 
 
+def test_a_late_payment_whose_hold_sql_cannot_honour(run, db, redis_url) -> None:
+    """The money goes back, and the hold is counted as broken: no gate may promise so much."""
+
+    async def story() -> None:
+        async with floor(db, redis_url, {"s1": 2}) as shop:
+            payment = await _ended(shop, "o1", "expired", ("s1", 2))
+            await shop.settle_down()
+            [promised] = await shop.inventory.hold(
+                HoldRequest(
+                    buyer="bob",
+                    room="r1",
+                    key="o2",
+                    lines=[HoldLineRequest(pool="sku:s1", sku="s1", qty=1)],
+                    kind="placing",
+                )
+            )
+            await shop.inventory.release([promised.id])  # and yet it is placed
+            await shop.place_held("o2", [promised])
+            await shop.press(payment)
+            assert await shop.state("o1") == "refund_pending"
+            assert shop.counters.broken_holds == 1
+            shop.counters.broken_holds = 0
+            await shop.inventory.sweep_once()
+            await shop.check()
+
+    run(story())
+
+
 def test_a_late_payment_over_the_limit_is_refunded(run, db, redis_url) -> None:
     """The buyer has bought again meanwhile, up to the limit."""
 

@@ -7,6 +7,7 @@ import csv
 import io
 
 import pytest
+from msgspec.structs import replace
 from shopfloor import Floor, floor
 from sqlalchemy import text
 
@@ -226,10 +227,33 @@ def test_a_refund_may_be_answered_later_and_twice(run, books, redis_url) -> None
             assert await shop.state("o1") == "refund_pending"
             for refund in (second, second, first):
                 assert await shop.state("o1") == "refund_pending"
-                await shop.orders.settle(said_of(refund.payment, "refund.succeeded", refund.id))
+                await shop.orders.settle(
+                    said_of(refund.payment, "refund.succeeded", refund.id, refund.amount_minor)
+                )
             assert await shop.state("o1") == "refunded"
-            await shop.orders.settle(said_of(first.payment, "refund.failed", first.id))
+            await shop.orders.settle(said_of(first.payment, "refund.failed", first.id, 200))
             assert await shop.state("o1") == "refunded"
+            await shop.check()
+
+    run(story())
+
+
+@pytest.mark.parametrize("money", [(199, "EUR"), (201, "EUR"), (200, "USD")])
+def test_word_of_another_refund_ends_none(run, books, redis_url, money) -> None:
+    """A cent more or less, or other money, is not what was asked for: a human must look."""
+
+    async def story() -> None:
+        amount, currency = money
+        async with floor(books, redis_url, {"s1": 5}, provider=Slow) as shop:
+            await paid(shop, "o1", ("s1", 2))
+            refund = await shop.give_back("o1", amount_minor=200)
+            await shop.outbox.run_once()
+            said = said_of(refund.payment, "refund.succeeded", refund.id, amount)
+            await shop.orders.settle(replace(said, currency=currency))
+            assert await shop.state("o1") == "refund_pending"
+            await shop.check()
+            await shop.orders.settle(said_of(refund.payment, "refund.succeeded", refund.id, 200))
+            assert await shop.state("o1") == "paid"
             await shop.check()
 
     run(story())

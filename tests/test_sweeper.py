@@ -8,7 +8,7 @@ import pytest
 import shopfloor  # noqa: F401 - tracebacks in the log as plain text
 from sqlalchemy import event, select, update
 
-from liveroom import captures, carving, closing, outbox
+from liveroom import carving, closing, outbox, parked
 from liveroom.errors import Unavailable
 from liveroom.outbox import Outbox
 from liveroom.store import tables, waiting
@@ -112,14 +112,14 @@ def test_a_step_that_has_nothing_to_do_is_not_run(run, db) -> None:
 LOOKS = {
     "orders to expire": lambda conn: closing.due_orders(conn, 10, (0, "")),
     "orders that are closing": lambda conn: closing.closing_orders(conn, 10, (0, "")),
-    "events that wait": lambda conn: captures.waiting_events(conn, 10, (0, "")),
+    "events that wait": lambda conn: parked.due_events(conn, 10, (0, "")),
     "what must be told outside": outbox._due,
     "drops nobody was told of": carving.untold,
     "drops that have ended": carving.ended_with_units,
     "drops whose time comes": carving.due,
     "whether anything is due": lambda conn: conn.execute(
         select(
-            *(closing.ANY_PLACED, closing.ANY_CLOSING, captures.ANY_WAITING),
+            *(closing.ANY_PLACED, closing.ANY_CLOSING, parked.ANY_DUE),
             *(outbox.ANY_WAITING, carving.ANY_TO_MEND, waiting.ANY_OPEN),
         )
     ).one(),

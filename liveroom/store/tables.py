@@ -133,7 +133,7 @@ skus = Table(
     Column("position", Integer, nullable=False),
     Column("name", Text),
     Column("price_minor", BigInteger, nullable=False),
-    Column("price_v", BigInteger, nullable=False, default=0),  # grows with each change of it
+    Column("price_v", BigInteger, nullable=False, server_default="0"),  # grows with each change
     Column("limit_per_buyer", Integer),
     Index("ix_skus_product", "product"),
 )
@@ -389,14 +389,25 @@ payment_events = Table(  # webhooks taken in; the key makes each count once
     Column("provider", Text, primary_key=True),
     Column("event", Text, primary_key=True),
     Column("kind", Text, nullable=False),
+    Column("reference", Text, nullable=False, server_default=""),  # the provider's of the payment
     Column("payment", Text),  # null: parked until its payment is known
     Column("body", JSON, nullable=False),
     _ms("received_at"),
     _ms("applied_at", nullable=True),
+    Column(
+        "due_at", BigInteger, nullable=False, server_default="0"
+    ),  # looked at again, if it waits
+    Column("tries", Integer, nullable=False, server_default="0"),
     Index("ix_payment_events_payment", "payment"),
     Index(
+        "ix_payment_events_parked",
+        "reference",
+        sqlite_where=text("payment IS NULL"),
+        postgresql_where=text("payment IS NULL"),
+    ),
+    Index(
         "ix_payment_events_waiting",
-        "received_at",
+        "due_at",
         sqlite_where=text("applied_at IS NULL"),
         postgresql_where=text("applied_at IS NULL"),
     ),

@@ -217,7 +217,6 @@ def upgrade() -> None:  # noqa: PLR0915 - a statement a table
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("name", sa.Text(), nullable=True),
         sa.Column("price_minor", sa.BigInteger(), nullable=False),
-        sa.Column("price_v", sa.BigInteger(), nullable=False),
         sa.Column("limit_per_buyer", sa.Integer(), nullable=True),
         sa.ForeignKeyConstraint(["product"], ["products.id"], name=op.f("fk_skus_product")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_skus")),
