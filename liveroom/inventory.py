@@ -22,6 +22,7 @@ from liveroom.store import ledger
 from liveroom.store.answered import AnsweredLines
 from liveroom.store.database import Database
 from liveroom.store.fences import Fences
+from liveroom.store.fitness import Fitness
 from liveroom.store.gates import (
     PLACING_MS,
     Gates,
@@ -70,6 +71,7 @@ class Inventory:
     ) -> None:
         self._db = db
         self._gates = Gates(client, held_ms=round(hold_ttl_s * 1000), placing_ms=placing_ms)
+        self._fitness = Fitness(client)
         self._fences = Fences(db, self._gates, partitions=partitions)
         self._sweep = Sweep(db, self._gates, self._fences)
         self._deadlines = Deadlines(clock)
@@ -112,8 +114,22 @@ class Inventory:
         await self._fences.planned_stop()
 
     async def check_once(self) -> None:
-        """Compare the fences with both stores and mend them. Every node, once a second."""
+        """Compare the fences with both stores and mend them. Every node, once a second.
+
+        Where Redis may forget by itself nothing is taken until it may not any more; where it
+        has forgotten, everything is rebuilt before.
+        """
+        await self._fitness.look()
         await self._fences.check_once()
+        if self._fitness.forgot:
+            for part in self._fences.partitions:
+                await self._fences.raise_again(part)
+            self._fitness.rebuilt()
+
+    @property
+    def unfit(self) -> str | None:
+        """Why this Redis may not hold stock now, or None."""
+        return self._fitness.unfit
 
     def lost(self) -> list[Hold]:
         """Cart lines that this node has answered and a rebuild has ended since.
@@ -178,6 +194,7 @@ class Inventory:
                 being ordered.
             Unavailable: rebuilding, store_down, overloaded. What was asked may have happened.
         """
+        self._fitness.ensure()
         held = await self._taking.hold(request)
         if request.kind == "held":
             self._answered.keep(held)
@@ -194,6 +211,7 @@ class Inventory:
         Raises:
             Unavailable: rebuilding, store_down. Some may have got what they asked.
         """
+        self._fitness.ensure()
         offered = await self._taking.offer(requests)
         self._answered.keep([one for one in offered if isinstance(one, Hold)])
         return offered
@@ -207,6 +225,7 @@ class Inventory:
             Refused: `hold_expired`: nothing is in the cart, something in it has expired, or
                 another order is taking it.
         """
+        self._fitness.ensure()
         return await self._carting.to_placing(buyer, room, order)
 
     # ── giving back ───────────────────────────────────────────────────────────────────────
@@ -313,6 +332,8 @@ class Inventory:
             Refused: `sold_out` {sku, left}: more would go than is free.
             Invalid: `not_found`, `id_reused`.
         """
+        if delta < 0:
+            self._fitness.ensure()
         counted = await self._stocktaking.adjust(sku, delta, operation, f"{by}: {why}")
         return await self._told(sku, counted)
 

@@ -204,6 +204,8 @@ class Node:
                 found[name] = "ok"
             except (LiveroomError, TimeoutError) as fault:
                 found[name] = getattr(fault, "code", "no answer in time")
+        if found["redis"] == "ok" and self._inventory.unfit is not None:
+            found["redis"] = self._inventory.unfit
         return found
 
 

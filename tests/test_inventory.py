@@ -510,6 +510,37 @@ def test_a_lost_key_raises_the_fence(run, db, redis_url) -> None:
     run(story())
 
 
+def test_a_redis_that_may_forget_sells_nothing(run, db, redis_url) -> None:
+    """Nothing is held, offered or ordered; what gives back goes on; after it all is as it was."""
+
+    async def story() -> None:
+        async with opened(db, redis_url) as node:
+            [held] = await node.hold(wanted("c1", line("s1", 2), kind="held"))
+            client = scripts.connect(redis_url)
+            await client.config_set("maxmemory-policy", "volatile-ttl")
+            try:
+                await node.check_once()
+                assert "volatile-ttl" in node.unfit
+                for asked in (
+                    node.hold(wanted("o1", line("s1"))),
+                    node.offer([wanted("w1", line("s1"), kind="held")]),
+                    node.to_placing("ann", "r1", "o2"),
+                ):
+                    assert await code_of(asked) == "store_down"
+                await node.remove([held.id])
+                assert (await node.left(["sku:s1"]))["sku:s1"][0] == 6
+            finally:
+                await client.config_set("maxmemory-policy", "noeviction")
+                await client.aclose()
+            epoch = (await db.read(lambda conn: ledger.fence(conn, 0))).epoch
+            await node.check_once()
+            assert node.unfit is None
+            await node.hold(wanted("o1", line("s1")))
+            assert (await db.read(lambda conn: ledger.fence(conn, 0))).epoch == epoch
+
+    run(story())
+
+
 def test_two_nodes_start_at_once(run, db, redis_url) -> None:
     """Whoever raised the epoch opens it; the other joins."""
 

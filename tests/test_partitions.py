@@ -362,6 +362,24 @@ def test_another_number_of_partitions_raises_every_fence(run, db, url):
     run(story())
 
 
+def test_one_master_that_may_forget_is_enough(three, run, db, url):
+    """Nothing is held in any partition until none of the masters may forget by itself."""
+
+    async def story() -> None:
+        async with floor(db, url, STOCK, partitions=PARTS) as shop:
+            await three.masters[1].say("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+            try:
+                await shop.inventory.check_once()
+                assert await code_of(shop.buy("o1", (FIRST, 1))) == "store_down"
+            finally:
+                await three.masters[1].say("CONFIG", "SET", "maxmemory-policy", "noeviction")
+            await shop.inventory.check_once()
+            await shop.buy("o1", (FIRST, 1))
+            await shop.check()
+
+    run(story())
+
+
 def test_a_planned_stop_marks_every_partition(run, db, url):
     """Holds and carts of all partitions live on, and every mark is taken before the next hold."""
 

@@ -212,7 +212,7 @@ async def run_id(client: Client) -> str:
 
     In a cluster those of all masters that answer.
     """
-    return " ".join(str(server["run_id"]) for server in await _infos(client, "server"))
+    return " ".join(str(server["run_id"]) for server in await infos(client, "server"))
 
 
 async def check_policy(client: Client) -> None:
@@ -222,20 +222,21 @@ async def check_policy(client: Client) -> None:
         StoreUnfit: with the setting that must change.
         Unavailable: `store_down` when it does not answer.
     """
-    for memory in await _infos(client, "memory"):
+    for memory in await infos(client, "memory"):
         policy = memory.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             raise StoreUnfit(f"Redis has maxmemory-policy {policy}; it must be noeviction")
-    for server in await _infos(client, "server"):
+    for server in await infos(client, "server"):
         version = str(server["redis_version"])
         if int(version.split(".", maxsplit=1)[0]) < REDIS_VERSION_MIN:
             raise StoreUnfit(f"Redis is {version}; it must be {REDIS_VERSION_MIN}.0 or newer")
-    (cluster, *_) = await _infos(client, "cluster")
+    (cluster, *_) = await infos(client, "cluster")
     if cluster.get("cluster_enabled") and not isinstance(client, Cluster):
         raise StoreUnfit("Redis is a cluster; its URL must start with redis+cluster://")
 
 
-async def _infos(client: Client, section: str) -> list[dict[str, Any]]:
+async def infos(client: Client, section: str) -> list[dict[str, Any]]:
+    """A section of INFO of the server; in a cluster, of each master that answers."""
     with store_errors():
         if isinstance(client, Cluster):
             try:

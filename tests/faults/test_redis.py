@@ -204,6 +204,37 @@ def test_redis_comes_back_otherwise_than_it_went(place, sku, how):
     asyncio.run(asyncio.wait_for(story(), 90))
 
 
+def test_redis_is_set_to_forget_by_itself(place, sku):
+    """Keys go in the middle of a sale: nothing is sold until none may go, then all that is there."""
+
+    async def story() -> None:
+        sale = Sale(place.server, sku, STOCK)
+        ann = Viewer(place.server, f"ann-{sku}")
+        async with staying(ann), sale.going_on():
+            with place.redis as client:
+                epoch = int(client.hget(keys.stock_fence(0), "epoch") or 0)
+                try:
+                    client.config_set("maxmemory-policy", "allkeys-lru")
+                    await until(lambda: "noeviction" in ready().text)
+                    assert ready().status_code == 503
+                    assert await sale.code_of(ann, new_id()) == "store_down"
+                    client.config_set("maxmemory", 1)
+                    await until(lambda: client.info("stats")["evicted_keys"])
+                finally:
+                    client.config_set("maxmemory", 0)
+                    client.config_set("maxmemory-policy", "noeviction")
+                await until(lambda: ready().status_code == 200)
+                assert int(client.hget(keys.stock_fence(0), "epoch") or 0) > epoch
+            await sale.more()
+        await sale.adds_up()
+
+    def ready():
+        with place.server.http() as http:
+            return http.get("/readyz?verbose")
+
+    asyncio.run(asyncio.wait_for(story(), 90))
+
+
 def test_the_folder_of_the_embedded_server_vanishes(tmp_path):
     """`rm -rf` of it and a kill in the middle of a sale: selling goes on by itself, and adds up."""
 

@@ -256,6 +256,10 @@ class SimRedis:
     async def hmget(self, key: str, fields: list[str]) -> Any:
         return await self._call("fence?", lambda: self._world.valkey.hmget(key, fields))
 
+    async def info(self, section: str) -> Any:
+        run = {"run_id": f"{self._world.run:040x}"}
+        return await self._call("fit?", lambda: self._world.valkey.info(section) | run)
+
     async def unlink(self, *names: str) -> Any:
         return await self._call("forget", lambda: self._world.valkey.unlink(*names))
 
