@@ -204,8 +204,8 @@ class Node:
                 found[name] = "ok"
             except (LiveroomError, TimeoutError) as fault:
                 found[name] = getattr(fault, "code", "no answer in time")
-        if found["redis"] == "ok" and self._inventory.unfit is not None:
-            found["redis"] = self._inventory.unfit
+        if found["redis"] == "ok" and self._services.inventory.unfit is not None:
+            found["redis"] = self._services.inventory.unfit
         return found
 
 
