@@ -46,7 +46,8 @@ class Live:
     def start(self) -> Live:
         """Start it and wait until it says where it listens."""
         command = [sys.executable, "-m", "liveroom", "serve", "--port", "0"]
-        command += ["--data", str(self.data), "--sandbox", "--drain-s", "0", *self.flags]
+        command += ["--data", str(self.data), "--sandbox", *self.flags]
+        command += [] if "--drain-s" in self.flags else ["--drain-s", "0"]
         with self._said.open("a") as said:
             self.process = subprocess.Popen(
                 command,
@@ -64,6 +65,11 @@ class Live:
         """Ask it to stop; its exit code."""
         assert self.process is not None
         self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end, which it was asked for; its exit code."""
+        assert self.process is not None
         code = self.process.wait(STOP_MAX_S)
         self._forget()
         return code

