@@ -1,7 +1,7 @@
 """A crowd of viewers on one event loop: each returns whenever it is cut off, and keeps what it saw.
 
-They speak raw JSON frames, so that nothing stands between a test and the wire, and so that
-two hundred of them cost less than serving them does.
+They speak raw frames, of JSON or of msgpack, so that nothing stands between a test and the
+wire, and so that two hundred of them cost less than serving them does.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+import msgpack
 import orjson
 
 from tests.live import Live, Said
 
-CLOSE, PING, PONG = 8, 9, 10
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 RETRY_S = 0.05
 LOST = 1006
 
@@ -72,7 +73,8 @@ class Line(asyncio.Protocol):
         while (frame := self._next()) is not None:
             opcode, payload = frame
             if opcode < CLOSE:
-                self._viewer.take(orjson.loads(payload))
+                assert opcode == (BINARY if self._viewer.msgpack else TEXT)
+                self._viewer.take(self._read(payload))
             elif opcode == PING:
                 self.write(payload, PONG)
             elif opcode == CLOSE:
@@ -80,7 +82,17 @@ class Line(asyncio.Protocol):
                 self.write(payload[:2], CLOSE)
                 self.transport.close()
 
-    def write(self, payload: bytes, opcode: int = 1) -> None:
+    def say(self, command: dict[str, Any]) -> None:
+        """Send a command in the viewer's format."""
+        if self._viewer.msgpack:
+            self.write(msgpack.packb(command), BINARY)
+        else:
+            self.write(orjson.dumps(command), TEXT)
+
+    def _read(self, payload: bytes) -> Any:
+        return msgpack.unpackb(payload) if self._viewer.msgpack else orjson.loads(payload)
+
+    def write(self, payload: bytes, opcode: int) -> None:
         """Send one frame, masked with zeros."""
         size = len(payload)
         head = bytes((0x80 | opcode, 0x80 | size if size < 126 else 0xFE))
@@ -142,14 +154,19 @@ class Part:
 class Viewer:
     """One who stays in the room until the test ends, whatever becomes of its connections."""
 
-    def __init__(self, server: Live, name: str, *roles: str, guest: bool = False) -> None:
+    def __init__(
+        self, server: Live, name: str, *roles: str, guest: bool = False, msgpack: bool = False
+    ) -> None:
         self.name = name
+        self.msgpack = msgpack
         self.server = server
         self.token = None if guest else server.token(name, *roles)
         self.parts: list[Part] = []
         self.modes: list[str] = []
         self.ends: list[End] = []
         self.frames: list[list[dict[str, Any]]] = []
+        self.chats: list[list[int]] = []
+        """The `n` of each message it saw, by connection."""
         self.state: dict[str, dict[str, Any]] = {}
         self.node = ""
         self.keeps_frames = False
@@ -192,10 +209,12 @@ class Viewer:
             if end.code >= 4000:
                 await asyncio.sleep(max(0, end.after_ms) / 1000)
 
-    def cut(self) -> None:
-        """Break the connection as a tunnel does."""
-        if self._line is not None:
-            self._line.transport.abort()
+    def cut(self) -> bool:
+        """Break the connection as a tunnel does; whether there was one."""
+        if self._line is None or self._line.transport.is_closing():
+            return False
+        self._line.transport.abort()
+        return True
 
     async def do(self, cmd: str, key: str | None = None, **data: Any) -> dict[str, Any]:
         """The `ok` of a command; `Said` its refusal, `Cut` where no answer came."""
@@ -204,7 +223,7 @@ class Viewer:
         self._last_id += 1
         reply = self._replies[self._last_id] = asyncio.get_running_loop().create_future()
         told = {"id": self._last_id, "cmd": cmd, "data": data}
-        self._line.write(orjson.dumps(told if key is None else {**told, "key": key}))
+        self._line.say(told if key is None else {**told, "key": key})
         return await reply
 
     async def surely(self, cmd: str, key: str | None = None, **data: Any) -> dict[str, Any]:
@@ -217,7 +236,7 @@ class Viewer:
         request = (
             f"GET /ws/r1 HTTP/1.1\r\nHost: {address.netloc}\r\nUpgrade: websocket\r\n"
             f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
-            "Sec-WebSocket-Protocol: liveroom.v1.json\r\n\r\n"
+            f"Sec-WebSocket-Protocol: liveroom.v1.{'msgpack' if self.msgpack else 'json'}\r\n\r\n"
         ).encode()
         _, line = await asyncio.get_running_loop().create_connection(
             lambda: Line(request, self), address.hostname, address.port
@@ -229,7 +248,7 @@ class Viewer:
         data: dict[str, Any] = {} if self.token is None else {"token": self.token}
         if self.parts:
             data["since"] = {"epoch": self.part.epoch, "seq": self.part.seq}
-        line.write(orjson.dumps({"id": 0, "cmd": "room.join", "data": data}))
+        line.say({"id": 0, "cmd": "room.join", "data": data})
 
     def _lose(self, end: End) -> None:
         self.ends.append(end)
@@ -250,6 +269,8 @@ class Viewer:
                 self._answered(message)
             elif "seq" in message:
                 self.part.events.append(message)
+            elif "n" in message:
+                self.chats[-1].append(message["n"])
             else:
                 self.state[message["ev"]] = message["data"]
                 if message["ev"] == "stock.changed":
@@ -269,6 +290,7 @@ class Viewer:
 
     def _joined(self, ok: dict[str, Any]) -> None:
         self.modes.append(ok["mode"])
+        self.chats.append([])
         self.node = ok["node"]
         if ok["mode"] == "snapshot":
             self.parts.append(Part(ok["epoch"], ok["seq"]))
@@ -299,8 +321,11 @@ async def staying(*viewers: Viewer) -> AsyncIterator[None]:
 
 
 def guests(server: Live, count: int) -> list[Viewer]:
-    """So many guests, not in the room yet."""
-    return [Viewer(server, f"guest{number}", guest=True) for number in range(count)]
+    """So many guests, not in the room yet; every other one speaks msgpack."""
+    return [
+        Viewer(server, f"guest{number}", guest=True, msgpack=number % 2 == 1)
+        for number in range(count)
+    ]
 
 
 def host(server: Live) -> Viewer:
@@ -308,18 +333,28 @@ def host(server: Live) -> Viewer:
     return Viewer(server, "mia", "host:r1")
 
 
-async def speak(host: Viewer, rate: float, enough: asyncio.Event, texts: str = "n") -> list[str]:
-    """Post notices at this rate until it is enough; those that were answered."""
+async def speak(
+    who: Viewer,
+    rate: float,
+    enough: asyncio.Event,
+    texts: str = "n",
+    *,
+    cmd: str = "notice.post",
+    answered: list[str] | None = None,
+) -> list[str]:
+    """Post at this rate until it is enough; the texts that were answered, `answered` as it grows."""
     loop = asyncio.get_running_loop()
-    begun, said = loop.time(), []
+    begun, said = loop.time(), 0
+    told = [] if answered is None else answered
     while not enough.is_set():
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, begun + len(said) / rate - loop.time())):
+            async with asyncio.timeout(max(0.0, begun + said / rate - loop.time())):
                 await enough.wait()
-        text = f"{texts}{len(said)}"
-        await host.surely("notice.post", text, text=text)
-        said.append(text)
-    return said
+        text = f"{texts}{said}"
+        await who.surely(cmd, text, text=text)
+        told.append(text)
+        said += 1
+    return told
 
 
 async def until_answered(ask: Callable[[], Awaitable[T]]) -> T:
@@ -343,9 +378,14 @@ async def until(fact: Any, within_s: float = 30) -> None:
 
 
 def agree(viewers: list[Viewer]) -> None:
-    """Fail unless each saw every logged event once, in order, and all saw the same ones."""
+    """Fail unless each saw every logged event once, in order, and all saw the same ones.
+
+    Chat may lack some, but on one connection none is doubled or out of order.
+    """
     log: dict[tuple[str, int], dict[str, Any]] = {}
     for viewer in viewers:
+        for ns in viewer.chats:
+            assert ns == sorted(set(ns)), f"{viewer.name}: {ns}"
         for part in viewer.parts:
             assert part.is_whole, f"{viewer.name} from {part.begun}: {part.first_fault()}"
             for event in part.events:
