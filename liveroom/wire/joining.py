@@ -54,7 +54,9 @@ class Missed:
         told = fit(events, RESUME_BYTES_MAX)
         if told == len(events):
             return cls(events, max(seq, live.flushed))
-        return cls(events[:told], since + told) if live.ring.holds(since + told) else SNAPSHOT
+        seq = since + told
+        is_followed = seq >= live.flushed or live.ring.holds(seq)
+        return cls(events[:told], seq) if is_followed else SNAPSHOT
 
 
 SNAPSHOT: Final = Missed(None, 0)
