@@ -23,11 +23,14 @@ class Tape:
         self.paused = False
         self.buffered = 0
         self.frames: list[bytes] = []
+        self.full_after = 1 << 62  # so many frames, and its buffer is full
         self.closed: tuple[int, str] | None = None
 
     def write(self, frame: bytes) -> None:
         assert self.closed is None, "written after a close"
         self.frames.append(frame)
+        if len(self.frames) >= self.full_after and not self.paused:
+            self.pause()
 
     write_frame = write
 

@@ -15,7 +15,13 @@ from liveroom.events import Event, Position
 from liveroom.wire.codec import Format
 from liveroom.wire.fanout import CHUNK, ROUNDS, SLICE, SLICE_S, Flush, Job, Tick
 from liveroom.wire.hub import Hub
-from liveroom.wire.lanes import CHAT_FRAME_BYTES_MAX, CHAT_FRAME_MAX, ChatLane, StateLane
+from liveroom.wire.lanes import (
+    CHAT_FRAME_BYTES_MAX,
+    CHAT_FRAME_MAX,
+    STATE_FRAME_BYTES_MAX,
+    ChatLane,
+    StateLane,
+)
 from liveroom.wire.outbox import AWAY, HIGH_WATER, Seat, StreamLink
 from liveroom.wire.ring import Encoded, Ring
 
@@ -158,8 +164,25 @@ def test_what_changed_since_a_mark_is_known():
     mark = lane.mark
     lane.put(counted(2, sku="a"))
     lane.put(counted(3, sku="a"))
-    assert [(one.event.data["sku"], one.event.data["v"]) for one in lane.since(mark)] == [("a", 3)]
+    newer = [(one.event.data["sku"], one.event.data["v"]) for _, one in lane.since(mark)]
+    assert newer == [("a", 3)]
     assert lane.since(lane.mark) == []
+
+
+def test_what_a_frame_of_state_has_no_room_for_waits():
+    """It leaves with the next ones, and counts as changed after this one for who is away."""
+    lane = StateLane()
+    for number in range(1000):
+        lane.put(counted(1, sku=f"sku-{number}"))
+    told: list[str] = []
+    while lane.wait_s() is not None:
+        mark = lane.mark
+        frame = lane.take()
+        assert 0 < sum(len(one.to(Format.JSON)) for one in frame) <= STATE_FRAME_BYTES_MAX
+        told += [one.event.data["sku"] for one in frame]
+        later = {one.event.data["sku"] for _, one in lane.since(mark)}
+        assert later == {f"sku-{number}" for number in range(1000)} - set(told)
+    assert told == [f"sku-{number}" for number in range(1000)]
 
 
 def test_state_waits_for_company_but_never_a_second():

@@ -393,6 +393,35 @@ def test_a_catch_up_is_told_in_frames_of_bounded_size(run):
     run(story())
 
 
+def test_a_catch_up_on_much_state_is_no_slow_viewer(run):
+    """The stock of a huge shelf is told as the viewer takes it, the latest of each, in small frames."""
+
+    async def story():
+        store = Store()
+        hub = store.hub()
+        ann, slow = await join(hub), await join(hub, "slow")
+        slow.pause()
+        skus = [f"a-sku-with-a-long-name-{number}" for number in range(2000)]
+        for left in (2, 1):
+            hub.deliver("r1", "e1", [store.stock(left, sku) for sku in skus])
+        hub.deliver("r1", "e1", [store.notice()])
+        await until(lambda: ann.stock == dict.fromkeys(skus, 1))
+        slow.full_after = len(slow.frames) + 3
+        while (told := slow.stock) != ann.stock:
+            slow.resume()
+            assert len(slow.stock) > len(told), "it goes on where it stopped"
+            slow.full_after += 3
+        slow.resume()
+        assert len(slow.frames) > 3
+        assert max(len(frame) for frame in (*slow.frames, *ann.frames)) < 2 * FRAME_BYTES_MAX
+        hub.deliver("r1", "e1", [store.stock(0, skus[0]), store.notice()])
+        await until(lambda: slow.seqs == ann.seqs == [1, 2])
+        assert slow.stock == ann.stock
+        await hub.close()
+
+    run(story())
+
+
 def test_what_an_answer_has_no_room_for_follows_it(run):
     """A returner is told the first of what it lacks, then the rest; beyond the ring, a snapshot."""
 
@@ -411,6 +440,27 @@ def test_what_an_answer_has_no_room_for_follows_it(run):
         ann = await join(small, since=Position("e1", 0))
         assert ann.ok["mode"] == "snapshot"
         await small.close()
+        await hub.close()
+
+    run(story())
+
+
+def test_what_an_answer_has_no_room_for_may_be_ahead_of_this_node(run):
+    """The first of what a returner lacks may end beyond this node's own end: the rest comes live."""
+
+    async def story():
+        store = Store()
+        store.notice()
+        hub = store.hub()
+        ann = await join(hub)
+        for _ in range(299):
+            store.notice("x" * 10_000)
+        bob = await join(hub, "bob", since=Position("e1", 0))
+        told = [event["seq"] for event in bob.ok["events"]]
+        assert 0 < len(told) < 100
+        await hub.check()
+        await until(lambda: ann.seqs == [*range(2, 301)])
+        await until(lambda: told + bob.seqs == [*range(1, 301)])
         await hub.close()
 
     run(story())

@@ -6,6 +6,7 @@ Nothing here awaits or reads a clock: the time comes in, in seconds.
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 from typing import Final
 
 from liveroom.wire.ring import Encoded, fit
@@ -15,6 +16,7 @@ CHAT_FRAME_BYTES_MAX: Final = 64 * 1024
 CHAT_WAITING_MAX: Final = 4096
 AUTHORS_MAX: Final = 4096
 STATE_KEYS_MAX: Final = 4096
+STATE_FRAME_BYTES_MAX: Final = 32 * 1024
 
 STATE_WAIT_S: Final = 0.2
 COUNTS_WAIT_S: Final = 0.8
@@ -143,13 +145,16 @@ class StateLane:
         known = self._latest.get(key)
         if known is not None and v >= 0 and v <= known[0]:
             return False
+        self._change(key, v, state)
+        return True
+
+    def _change(self, key: str, v: int, state: Encoded) -> None:
         self.mark += 1
         self._latest[key] = (v, self.mark, state)
         self._latest.move_to_end(key)
         self._dirty[key] = state
         while len(self._latest) > STATE_KEYS_MAX:
             self._latest.popitem(last=False)
-        return True
 
     def wait_s(self) -> float | None:
         """How long after the last flush the waiting values may cause one; None: none wait."""
@@ -160,15 +165,21 @@ class StateLane:
         return STATE_WAIT_S
 
     def take(self) -> list[Encoded]:
-        """The values that changed since the last tick."""
-        dirty, self._dirty = self._dirty, {}
-        return list(dirty.values())
+        """The values that changed since the last tick, as many as a frame has room for.
 
-    def since(self, mark: int) -> list[Encoded]:
-        """The latest values that changed after `mark`."""
-        newer: list[Encoded] = []
+        The others wait for the next one, and count as changed after this one.
+        """
+        dirty, self._dirty = self._dirty, {}
+        count = fit(list(dirty.values()), STATE_FRAME_BYTES_MAX)
+        for key, state in islice(dirty.items(), count, None):
+            self._change(key, int(state.event.data.get("v", -1)), state)
+        return list(islice(dirty.values(), count))
+
+    def since(self, mark: int) -> list[tuple[int, Encoded]]:
+        """The latest values that changed after `mark`, each with its own mark, in their order."""
+        newer: list[tuple[int, Encoded]] = []
         for _, at, state in reversed(self._latest.values()):
             if at <= mark:
                 break
-            newer.append(state)
+            newer.append((at, state))
         return newer[::-1]

@@ -287,25 +287,37 @@ class LiveRoom:
 
     def resume(self, seat: Seat) -> None:
         """A seat has drained: send what it missed, frame by frame, and let it back in."""
-        if seat.beat != AWAY:
-            return
+        if seat.beat == AWAY and self._tell_missed(seat) and self._tell_newer(seat):
+            self._counts.caught_up += 1
+            self._enter(seat, self._beat)
+
+    def _tell_missed(self, seat: Seat) -> bool:
+        """Send the logged events that a seat lacks; False while it cannot take them all."""
         while seat.seq < self.flushed:
             if not self.ring.holds(seat.seq):
                 self._counts.positions_lost += 1
                 seat.link.close(POSITION_LOST)
-                return
+                return False
             until = min(self.flushed, seat.seq + CATCH_UP_MAX)
             missed = self.ring.after(seat.seq, until=until)
             del missed[fit(missed, FRAME_BYTES_MAX) :]
             seat.seq += len(missed)
             seat.send([one.to(seat.format) for one in missed])
             if seat.closed or seat.link.paused:
-                return
-        newer = [one for one in self._state.since(seat.mark) if one.event.name != "chat.sampled"]
-        self._counts.caught_up += 1
-        self._enter(seat, self._beat)
-        if newer:
-            seat.send([one.to(seat.format) for one in newer])
+                return False
+        return True
+
+    def _tell_newer(self, seat: Seat) -> bool:
+        """Send the state that changed since a seat's mark; False while it cannot take it all."""
+        while newer := self._state.since(seat.mark):
+            del newer[fit([state for _, state in newer], FRAME_BYTES_MAX) :]
+            seat.mark = newer[-1][0]
+            told = [state for _, state in newer if state.event.name != "chat.sampled"]
+            if told:
+                seat.send([state.to(seat.format) for state in told])
+            if seat.closed or seat.link.paused:
+                return False
+        return True
 
     def _enter(self, seat: Seat, beat: int) -> None:
         """Let a seat that has had `beat` have every later one: a frame of its own, or all's."""
