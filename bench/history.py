@@ -7,6 +7,7 @@ are monotonic, so the lines of several processes of one machine can be merged.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterable
@@ -37,16 +38,18 @@ class Asked(NamedTuple):
 
 
 class Recorder:
-    """Keeps a history as it happens. Each process has its own `place`, so that calls differ."""
+    """Keeps a history as it happens, also of several threads.
+
+    Each process has its own `place`, so that calls differ.
+    """
 
     def __init__(self, place: int = 0) -> None:
         self.lines: list[Line] = []
-        self._last = place * _CALLS_MAX
+        self._calls = itertools.count(place * _CALLS_MAX + 1)
 
     def invoke(self, client: str, op: str, value: Any) -> Asked:
         """A client asks, with this as the command's data."""
-        self._last += 1
-        asked = Asked(self._last, client, op)
+        asked = Asked(next(self._calls), client, op)
         self._add(asked, "invoke", value)
         return asked
 

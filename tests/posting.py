@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from bench.history import Recorder
-from tests.crowd import RETRY_S, Cut
-from tests.live import Live
+from tests.crowd import RETRY_S, Cut, until_answered
+from tests.live import Live, Said
 
 T = TypeVar("T")
 
@@ -131,23 +131,29 @@ def members(server: Live, count: int, name: str = "b") -> list[Member]:
     return [Member(f"{name}{number}", server.token(f"{name}{number}")) for number in range(count)]
 
 
+async def tell(
+    poster: Poster, history: Recorder, member: Member, cmd: str, data: dict[str, Any]
+) -> dict[str, Any]:
+    """Send an order once, on record; the order as answered."""
+    asked = history.invoke(member.name, cmd, data)
+    try:
+        answer = await poster.command(member.token, cmd, data)
+    except (Cut, asyncio.CancelledError):
+        history.info(asked)
+        raise
+    if answer.status != 200:
+        history.refused(asked, answer.body)
+        raise Said(answer.body)
+    history.ok(asked, answer.body["order"])
+    return answer.body["order"]
+
+
 async def told(
     poster: Poster, history: Recorder, member: Member, cmd: str, data: dict[str, Any]
 ) -> str:
     """What an order comes to, repeated until it is answered: `ok`, or the code of a refusal."""
-    while True:
-        asked = history.invoke(member.name, cmd, data)
-        try:
-            answer = await poster.command(member.token, cmd, data)
-        except (Cut, asyncio.CancelledError) as lost:
-            history.info(asked)
-            if isinstance(lost, Cut):
-                continue
-            raise
-        if answer.status == 200:
-            history.ok(asked, answer.body["order"])
-            return "ok"
-        history.refused(asked, answer.body)
-        if not answer.body["retry"]:
-            return str(answer.body["code"])
-        await asyncio.sleep(RETRY_S)
+    try:
+        await until_answered(lambda: tell(poster, history, member, cmd, data))
+    except Said as refusal:
+        return refusal.code
+    return "ok"

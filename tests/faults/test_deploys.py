@@ -7,19 +7,21 @@ became of every command it sent.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
-import httpx2
 import pytest
 
+from bench.history import Recorder
 from liveroom.ids import new_id
+from tests.books import books_agree
 from tests.crowd import Cut, Viewer, agree, guests, host, speak, staying, until
 from tests.live import Live, Said, serving
+from tests.posting import Poster, members, tell
+from tests.sale import ask
 
 VIEWERS = int(os.environ.get("LIVEROOM_FAULT_VIEWERS", "40"))
 BUYERS = 6
@@ -38,51 +40,20 @@ def server(tmp_path_factory) -> Iterator[Live]:
         yield live
 
 
-Lines = list[dict[str, Any]]
+Send = Callable[[dict[str, Any]], Awaitable[object]]
 
 
-@dataclass
-class Orders:
-    """What became of the orders that were sent."""
-
-    answered: list[str] = field(default_factory=list)
-    unanswered: list[str] = field(default_factory=list)
-
-
-async def _buy(buyer: Viewer, lines: Lines, orders: Orders, enough: asyncio.Event) -> None:
+async def _buy(send: Send, sku: str, enough: asyncio.Event) -> None:
     """Order one unit after another; one that gets no answer is left alone, to be asked after."""
     while not enough.is_set():
-        order = new_id()
         await asyncio.sleep(THINKING_S)
         try:
-            await buyer.do("order.place", order=order, lines=lines)
+            await send({"order": new_id(), "lines": [{"sku": sku, "qty": 1}]})
         except Cut:
-            orders.unanswered.append(order)
+            continue
         except Said as refusal:
             if not refusal.error["retry"]:
                 raise
-        else:
-            orders.answered.append(order)
-
-
-async def _post(server: Live, lines: Lines, orders: Orders, enough: asyncio.Event) -> None:
-    """The same over HTTP, on a connection that is kept alive."""
-    headers = {"authorization": f"Bearer {server.token('http')}"}
-    async with httpx2.AsyncClient(headers=headers) as http:
-        while not enough.is_set():
-            order = new_id()
-            await asyncio.sleep(THINKING_S)
-            body = {"cmd": "order.place", "data": {"order": order, "lines": lines}}
-            try:
-                answer = await http.post(f"{server.url}/v1/rooms/r1/commands", json=body)
-            except httpx2.ConnectError:
-                await asyncio.sleep(0.05)  # no server: the order was not sent
-            except httpx2.TransportError:
-                orders.unanswered.append(order)
-            else:
-                assert answer.status_code == 200 or answer.json()["retry"], answer.text
-                if answer.status_code == 200:
-                    orders.answered.append(order)
 
 
 class Day:
@@ -90,12 +61,12 @@ class Day:
 
     def __init__(self, server: Live, sku: str) -> None:
         self.server = server
-        self.lines = [{"sku": sku, "qty": 1}]
+        self.sku = sku
+        self.history = Recorder()
         self.mia = host(server)
         self.viewers = guests(server, VIEWERS)
         self.buyers = [Viewer(server, f"b{number}") for number in range(BUYERS)]
-        self.orders = [Orders() for _ in self.buyers]
-        self.posted = Orders()
+        self.poster = Poster(server)
         self.said: list[str] = []
 
     @property
@@ -105,11 +76,12 @@ class Day:
     async def during(self, deploy: Callable[[], Any]) -> None:
         """Do it under load; the load goes on until everybody is back and buys again."""
         enough = asyncio.Event()
-        buying = [
-            asyncio.create_task(_buy(buyer, self.lines, orders, enough))
-            for buyer, orders in zip(self.buyers, self.orders, strict=True)
+        [poster] = members(self.server, 1, "http")
+        sends: list[Send] = [
+            partial(ask, self.history, buyer, "order.place") for buyer in self.buyers
         ]
-        buying.append(asyncio.create_task(_post(self.server, self.lines, self.posted, enough)))
+        sends.append(partial(tell, self.poster, self.history, poster, "order.place"))
+        buying = [asyncio.create_task(_buy(send, self.sku, enough)) for send in sends]
         speaking = asyncio.create_task(speak(self.mia, EVENTS_PER_S, enough, texts=new_id()))
         await until(lambda: self._bought() >= ENOUGH_ORDERS)
         await deploy()
@@ -125,27 +97,17 @@ class Day:
         await until(lambda: all(one.texts[-1:] == [last] for one in self.everyone))
 
     def _bought(self) -> int:
-        return sum(len(orders.answered) for orders in self.orders)
+        return sum(line.what == "ok" for line in self.history.lines)
 
-    async def settle(self) -> int:
+    def settle(self) -> int:
         """Each order that was answered is there, and none that was not; how many there are."""
-        for buyer, orders in zip(self.buyers, self.orders, strict=True):
-            for order in orders.answered:
-                shown = await buyer.do("order.show", order=order)
-                assert shown["order"]["state"] == "placed"
-            for order in orders.unanswered:
-                with contextlib.suppress(Said):
-                    await buyer.do("order.show", order=order)
-                    raise AssertionError(f"{order} was taken and not answered")
-        return self._bought() + await self._settle_posted()
-
-    async def _settle_posted(self) -> int:
-        headers = {"authorization": f"Bearer {self.server.token('http')}"}
-        async with httpx2.AsyncClient(headers=headers, base_url=self.server.url) as http:
-            for orders, code in ((self.posted.answered, 200), (self.posted.unanswered, 404)):
-                for order in orders:
-                    assert (await http.get(f"/v1/orders/{order}")).status_code == code
-        return len(self.posted.answered)
+        self.poster.close()
+        books = books_agree(self.server, self.history.lines, {f"sku:{self.sku}": STOCK})
+        there = {one["id"] for one in books.orders if one["lines"][0]["sku"] == self.sku}
+        oks = [line for line in self.history.lines if line.what == "ok"]
+        assert there == {line.value["id"] for line in oks}, "an order was taken and not answered"
+        assert len({line.client for line in oks}) == BUYERS + 1, "somebody bought nothing"
+        return len(there)
 
     def check(self) -> None:
         """Everybody saw the one log, and was sent away with a time of its own to return at."""
@@ -179,7 +141,7 @@ def test_a_rolling_restart_loses_nothing_of_anybodys(server):
 
         async with staying(*day.everyone):
             await day.during(deploy)
-            sold = await day.settle()
+            sold = await asyncio.to_thread(day.settle)
         day.check()
         return sold
 
@@ -206,7 +168,7 @@ def test_a_planned_restart_of_everything_keeps_carts_and_logs(server):
                 [was] = cart["lines"]
                 [line] = (await buyer.do("cart.show"))["cart"]["lines"]
                 assert (line["hold"], line["qty"]) == (was["hold"], was["qty"])
-            sold = await day.settle()
+            sold = await asyncio.to_thread(day.settle)
         day.check()
         return sold
 

@@ -23,8 +23,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from bench.history import Recorder, merged
 from liveroom.faults import ARMED
 from liveroom.ids import new_id
+from tests.books import books_agree
 from tests.live import Live
 
 HOUSE = Path(__file__).parent.parent.parent / "liveroom"
@@ -39,7 +41,7 @@ class Shop:
 
     def __init__(self, server: Live) -> None:
         self.server = server
-        self.acknowledged: dict[str, str] = {}
+        self.history = Recorder()
         self.asked: dict[str, tuple[str, str, dict[str, Any]]] = {}
 
     def start(self, armed: str | None = None, *flags: str) -> None:
@@ -64,9 +66,24 @@ class Shop:
         """Order under a new id; the id."""
         order = new_id()
         self.asked[order] = (who, cmd, data)
-        if self.do(who, cmd, order=order, **data).status_code == httpx2.codes.OK:
-            self.acknowledged[order] = who
+        self.ask(order)
         return order
+
+    def ask(self, order: str, **more: Any) -> httpx2.Response:
+        """Send an order, for the first time or again, on record."""
+        who, cmd, data = self.asked[order]
+        data = {"order": order, **data, **more}
+        asked = self.history.invoke(who, cmd, data)
+        try:
+            answer = self.do(who, cmd, **data)
+        except httpx2.TransportError:
+            self.history.info(asked)
+            raise
+        if answer.status_code == httpx2.codes.OK:
+            self.history.ok(asked, answer.json()["order"])
+        else:
+            self.history.refused(asked, answer.json())
+        return answer
 
     # ── what comes by the points ──────────────────────────────────────────────────────────
 
@@ -105,14 +122,15 @@ class Shop:
     # ── what must be true after it ────────────────────────────────────────────────────────
 
     def ask_again(self) -> None:
-        """Every buyer sends the same order again; what was acknowledged is there."""
+        """Every buyer sends the same order again, twice; what was acknowledged is there."""
         self.do("mia", "sale.resume", "host:r1")
-        for order, (who, cmd, data) in self.asked.items():
+        acknowledged = {line.value["id"] for line in self.history.lines if line.what == "ok"}
+        for order, (_, cmd, _) in self.asked.items():
             more = {"again": True} if cmd == "order.place" else {}
-            answer = self.do(who, cmd, order=order, **data, **more)
-            if order in self.acknowledged:
+            answer = self.ask(order, **more)
+            if order in acknowledged:
                 assert answer.status_code == httpx2.codes.OK, answer.text
-            assert self.do(who, cmd, order=order, **data, **more).content == answer.content
+            assert self.ask(order, **more).content == answer.content
 
     def sell_out(self) -> None:
         """Whatever is free is for sale: nothing was forgotten, nothing is there twice."""
@@ -129,6 +147,12 @@ class Shop:
                 time.sleep(0.1)
         refused = self.do("late", "order.place", order=new_id(), lines=[{"sku": "s1", "qty": 1}])
         assert "sold_out" in refused.text
+
+    def adds_up(self) -> None:
+        """The audit finds nothing, and the books bear out all that anybody was answered."""
+        report = self.server.audit()
+        assert report["ok"], report
+        books_agree(self.server, merged([self.history.lines]), {"sku:s1": STOCK})
 
     def _free(self) -> int:
         query = "SELECT initial + adjusted - reserved - sold FROM pools WHERE pool = 'sku:s1'"
@@ -201,7 +225,7 @@ def test_killed_while_selling(shop, point):
     shop.start()
     shop.ask_again()
     shop.sell_out()
-    assert shop.server.audit()["ok"], shop.server.audit()
+    shop.adds_up()
 
 
 def _until_it_breaks(shop: Shop, step: Callable[[Shop, str], Any]) -> None:
@@ -234,7 +258,7 @@ def test_killed_while_rebuilding(shop, point):
     shop.start()
     shop.ask_again()
     shop.sell_out()
-    assert shop.server.audit()["ok"], shop.server.audit()
+    shop.adds_up()
 
 
 @pytest.mark.parametrize("point", chosen(STOPPING))
@@ -248,7 +272,7 @@ def test_killed_while_marking_a_stop(shop, point):
     shop.start()
     shop.ask_again()
     shop.sell_out()
-    assert shop.server.audit()["ok"], shop.server.audit()
+    shop.adds_up()
 
 
 @pytest.mark.parametrize("point", chosen(ADOPTING))
@@ -261,7 +285,7 @@ def test_killed_while_going_on(shop, point):
     shop.start()
     shop.ask_again()
     shop.sell_out()
-    assert shop.server.audit()["ok"], shop.server.audit()
+    shop.adds_up()
 
 
 @pytest.mark.parametrize("point", chosen(VOIDING))
@@ -278,7 +302,7 @@ def test_killed_while_a_hold_is_made_void(shop, point, redis_url):
     shop.start(None, *flags)
     shop.ask_again()
     shop.sell_out()
-    assert shop.server.audit()["ok"], shop.server.audit()
+    shop.adds_up()
 
 
 @pytest.mark.parametrize("point", chosen(WAITING))
@@ -307,7 +331,7 @@ def test_killed_while_somebody_waits(shop, point, redis_url):
         shop.order("bob", "cart.checkout")
     shop.ask_again()
     shop.sell_out()
-    assert shop.server.audit()["ok"], shop.server.audit()
+    shop.adds_up()
 
 
 def test_an_unlucky_commit_is_told_by_the_next_process(shop, redis_url):
@@ -321,7 +345,7 @@ def test_an_unlucky_commit_is_told_by_the_next_process(shop, redis_url):
     shop.start(None, *flags)
     shop.ask_again()
     shop.sell_out()
-    assert shop.server.audit()["ok"], shop.server.audit()
+    shop.adds_up()
 
 
 def test_every_point_has_a_test():
