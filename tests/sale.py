@@ -37,8 +37,8 @@ class Sale:
         self.unsettled: list[tuple[Viewer, str]] = []
         """Orders that were refused for now, and whose buyers ask again in the end."""
         self.sold_out = False
-        self._served: Counter[str] = Counter()
         self.history = Recorder()
+        self._served: Counter[str] = Counter()
         self.buyers = [Viewer(server, f"{sku}-b{number}") for number in range(buyers)]
         for buyer in self.buyers:
             self.watched_by(buyer)
@@ -79,11 +79,17 @@ class Sale:
         )
 
     def watched_by(self, viewer: Viewer) -> None:
-        """Record the stock numbers this viewer is shown."""
+        """Record the stock numbers this viewer is shown.
+
+        Where there are several workers, those of each by themselves: one may lag behind another,
+        and `v` tells a client that comes from it which number is the older one.
+        """
+        alone = "--workers" not in self.server.flags
 
         def saw(stock: dict[str, Any]) -> None:
             if stock["sku"] == self.sku:
-                self.history.saw(viewer.name, "stock", stock)
+                who = viewer.name if alone else f"{viewer.name} at {viewer.node}"
+                self.history.saw(who, "stock", stock)
 
         viewer.sees_stock = saw
 
