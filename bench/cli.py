@@ -127,12 +127,13 @@ def kill(
     buyers: Annotated[Count, Parameter(help="Connected buyers.")] = 300,
     units: Annotated[Count, Parameter(help="Units on sale.")] = 3000,
     stay: Annotated[Positive, Parameter(help="Seconds buyers stay after the last fault.")] = 10.0,
+    history: Annotated[Path | None, Parameter(help="Write every call and answer here.")] = None,
 ) -> int:
     """A sale while all of it is killed, then Valkey alone, then Valkey is emptied."""
     if options.url is not None:
         print("liveroom bench: kill starts and kills a server of its own", file=sys.stderr)
         return BAD_USAGE
-    plan = kill_scenario.Plan(buyers, units, stay)
+    plan = kill_scenario.Plan(buyers, units, stay, history)
     return _measure(
         options, lambda target, console: kill_scenario.run(target, plan, console, _command())
     )

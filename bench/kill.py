@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from bench import drop
 from bench.crew import Boss, Crew
-from bench.history import Recorder
+from bench.history import Recorder, save
 from bench.latency import Bins
 from bench.report import Report
 from bench.seat import Seat, join
@@ -42,6 +43,7 @@ class Plan:
     buyers: int = 300
     units: int = 3000
     stay_s: float = 10.0
+    history: Path | None = None
 
 
 def run(target: Target, plan: Plan, console: Console, command: str) -> Report:
@@ -64,6 +66,8 @@ def run(target: Target, plan: Plan, console: Console, command: str) -> Report:
         [result] = crew.hear("ordering", plan.units, within_s=RUN_MAX_S)
     finally:
         crew.close()
+    if plan.history is not None:
+        save(plan.history, result["history"])
     acked, codes = result["acked"], Counter(result["codes"])
     faults = drop.check(target, acked, room, sku, plan.units, sold_out=codes["sold_out"] > 0)
     faults |= drop.prove(target, room, sku, plan.units, result["history"])
@@ -105,6 +109,8 @@ def _report(
     *,
     gates_unchecked: bool,
 ) -> Report:
+    if plan.history is not None:
+        save(plan.history, result["history"])
     acked, codes = result["acked"], Counter(result["codes"])
     normal = dict(zip(FAULTS, result["normal_s"], strict=True))
     everybody = dict(zip(FAULTS, result["everybody_s"], strict=True))

@@ -264,10 +264,13 @@ def test_nothing_is_sold_after_the_last_unit(capfd, there):
     assert outcome(capfd)["figures"]["refused"] == 300
 
 
-def test_a_sale_whose_stores_are_killed_sells_every_unit_once(capfd):
+def test_a_sale_whose_stores_are_killed_sells_every_unit_once(capfd, tmp_path):
     """Killed, emptied and started again in the middle: every unit is sold, no answer was a lie."""
-    assert cli.main(["kill", "--buyers=20", "--units=240", "--stay=1", "--json"]) == 0
+    history = tmp_path / "history.jsonl"
+    small = ["--buyers=20", "--units=240", "--stay=1", f"--history={history}"]
+    assert cli.main(["kill", *small, "--json"]) == 0
     run = outcome(capfd)
+    assert {line.what for line in load(history)} == {"invoke", "ok", "fail", "info", "saw"}
     assert run["faults"] == dict.fromkeys(run["faults"], 0)
     assert run["figures"]["orders"] == 240
     assert run["figures"]["cut"] >= 20

@@ -152,7 +152,8 @@ class Shop:
         """The audit finds nothing, and the books bear out all that anybody was answered."""
         report = self.server.audit()
         assert report["ok"], report
-        books_agree(self.server, merged([self.history.lines]), {"sku:s1": STOCK})
+        if self.asked:
+            books_agree(self.server, merged([self.history.lines]), {"sku:s1": STOCK})
 
     def _free(self) -> int:
         query = "SELECT initial + adjusted - reserved - sold FROM pools WHERE pool = 'sku:s1'"
