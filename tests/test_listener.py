@@ -10,6 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 from tape import until
 
+from liveroom.errors import InvariantBroken
 from liveroom.store import scripts
 from liveroom.store.listener import Listener
 
@@ -55,6 +56,7 @@ class Ear:
         self.homes = Homes(self.listening)
         self.heard: list[tuple[str, bytes]] = []
         self.resets = 0
+        self.failing = 0
         self.listener = Listener(self.homes, heed=self._heed, on_reset=self._reset)
 
     def _heed(self, channel: str, payload: bytes) -> None:
@@ -62,6 +64,9 @@ class Ear:
 
     def _reset(self) -> None:
         self.resets += 1
+        if self.failing:
+            self.failing -= 1
+            raise InvariantBroken("as a test wants it")
 
     async def say(self, channel: str, text: str) -> None:
         await self.client.execute_command("SPUBLISH", channel, text)
@@ -99,6 +104,21 @@ def test_a_channel_that_comes_while_its_server_is_given_up_is_heard(redis_url, r
             for channel in ("one", "two"):
                 await ear.say(channel, "hello")
             await until(lambda: sorted(ear.heard) == [("one", b"hello"), ("two", b"hello")])
+
+    run(story())
+
+
+def test_a_fault_of_our_own_silences_no_channel(run, redis_url):
+    """Where the callback for lost messages fails, it is logged, and channels are heard again."""
+
+    async def story() -> None:
+        async with listening(redis_url, one="a") as ear:
+            ear.failing = 1
+            await ear.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await until(lambda: ear.failing == 0)
+            await until(lambda: "one" in ear.listener._confirmed)
+            await ear.say("one", "hello")
+            await until(lambda: ear.heard == [("one", b"hello")])
 
     run(story())
 

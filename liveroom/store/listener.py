@@ -299,6 +299,8 @@ class _Line:
                 await self._listen(connection)
             except (redis.exceptions.RedisError, OSError) as error:
                 log.warning("listener lost its connection", server=self.home, error=str(error))
+            except Exception:
+                log.exception("listener failed", server=self.home)
             finally:
                 self._connection = None
                 await connection.disconnect(nowait=True)
