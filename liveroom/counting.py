@@ -19,8 +19,8 @@ KINDS_MAX: Final = 32
 """How many kinds of reaction one room knows."""
 TAPS_ONCE_S: Final = 60
 """How long it is remembered that taps were told: tried again later, they could count twice."""
-AGAIN_BEATS: Final = 4
-"""After how many beats viewers are told again who stayed the same; they lapse after 10 s."""
+AGAIN_BEATS: Final = 3
+"""After how many beats viewers are told again who stayed the same; they lapse after 7 s."""
 
 
 class Taps:

@@ -141,7 +141,7 @@ class Backplane:
         await self._directs.submit(list(events))
 
     async def count_viewers(self, room: str, node: str, viewers: int) -> None:
-        """Tell this node's viewers of a room; lapses after 10 s unless told again.
+        """Tell this node's viewers of a room; lapses after 7 s unless told again.
 
         Where the sum over all nodes changed, viewers.counted goes out.
         """

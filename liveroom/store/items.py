@@ -15,7 +15,7 @@ from liveroom.errors import error
 from liveroom.events import Event, Position
 from liveroom.store.scripts import pack, unpack, unpack_raw
 
-VIEWERS_TTL_S: Final = 10
+VIEWERS_TTL_S: Final = 7
 ONCE_S: Final = 24 * 3600
 
 
