@@ -7,20 +7,24 @@ import contextlib
 import itertools
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, MutableMapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import redis
 import structlog
+from sqlalchemy import event
 
-from liveroom import batching
+from liveroom import batching, drawing
+from liveroom.errors import LiveroomError
 from liveroom.store import fences
 from liveroom.store.database import Database
+from tests.simulation.loop import Loop, Stuck
 from tests.simulation.sale import Sale
-from tests.simulation.world import Loop, Stuck, World
+from tests.simulation.world import World
 
 FAULTS_MAX = 9
 
@@ -33,6 +37,18 @@ class Outcome(NamedTuple):
     trace: list[str]
 
 
+def hurried(path: Path) -> Database:
+    """A SQLite database that does not wait for its disk: power is not cut in these worlds."""
+    database = Database(f"sqlite:///{path}")
+
+    def hurry(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA synchronous = OFF").close()
+
+    for engine in (database._writer, database._reader):
+        event.listen(engine, "connect", hurry)
+    return database
+
+
 def simulate(
     seed: int,
     valkey: redis.Redis,
@@ -40,6 +56,8 @@ def simulate(
     *,
     lua: Sequence[tuple[str, str]] = (),
     theme: str | None = None,
+    focus: str | None = None,
+    excused: Collection[str] = (),
 ) -> Outcome:
     """One run of a sale under this seed; what goes wrong in it is the seed's, or of the theme."""
     loop = Loop()
@@ -53,29 +71,38 @@ def simulate(
         theme=theme,
         lua=lua,
     )
-    numbers = itertools.count()
-
-    def number() -> str:
-        return f"i{next(numbers):06d}"
-
-    clock = SimpleNamespace(monotonic=loop.time)
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(fences, "time", clock))
-        stack.enter_context(mock.patch.object(batching, "monotonic", loop.time))
-        for module in [one for name, one in sys.modules.items() if name.startswith("liveroom.")]:
-            if hasattr(module, "new_id"):
-                made = mock.patch.object(module, "new_id", number)
-                stack.enter_context(made)
+        for patch in _of_this_world(world):
+            stack.enter_context(patch)
         _set_sql_clock(database, world)
-        stack.enter_context(structlog.testing.capture_logs())
+        stack.enter_context(_heeded_logs(world))
         try:
-            loop.run_until_complete(asyncio.wait_for(Sale(world).run(), 600))
+            sale = Sale(world, focus=focus, excused=excused)
+            loop.run_until_complete(asyncio.wait_for(sale.run(), 600))
             wrong = None
         except Exception:  # noqa: BLE001 - whatever it is, it is what the seed has found
             wrong = traceback.format_exc()
         finally:
             _end(loop)
     return Outcome(seed, wrong, world.trace)
+
+
+def _of_this_world(world: World) -> Iterator[Any]:
+    """Its time for everybody who looks at a clock, its ids and seeds for whoever makes some."""
+    numbers = itertools.count()
+    yield mock.patch.object(fences, "time", SimpleNamespace(monotonic=world.loop.time))
+    yield mock.patch.object(batching, "monotonic", world.loop.time)
+
+    def number() -> str:
+        return f"i{next(numbers):06d}"
+
+    def new_seed() -> str:
+        return f"{world.rng.getrandbits(256):064x}"
+
+    yield mock.patch.object(drawing, "new_seed", new_seed)
+    for module in [one for name, one in sys.modules.items() if name.startswith("liveroom.")]:
+        if hasattr(module, "new_id"):
+            yield mock.patch.object(module, "new_id", number)
 
 
 def _set_sql_clock(database: Database, world: World) -> None:
@@ -86,11 +113,34 @@ def _set_sql_clock(database: Database, world: World) -> None:
             raw.create_function("julianday", 1, lambda _: world.sql_ms() / 86_400_000 + 2_440_587.5)
 
 
+@contextmanager
+def _heeded_logs(world: World) -> Iterator[None]:
+    """Nothing is printed; what is logged as a fault of ours is one."""
+
+    def heed(_logger: Any, method: str, entry: MutableMapping[str, Any]) -> None:
+        cause = entry.get("exc_info")
+        cause = sys.exc_info()[1] if cause is True else cause
+        if method in ("error", "exception") and not isinstance(cause, LiveroomError):
+            said = "".join(traceback.format_exception(cause)) if cause else ""
+            wrong = AssertionError(f"logged as a fault: {entry['event']}\n{said}")
+            world.wrong = world.wrong or wrong
+        raise structlog.DropEvent
+
+    processors = structlog.get_config()["processors"]
+    before = processors.copy()
+    processors[:] = [heed]
+    try:
+        yield
+    finally:
+        processors[:] = before
+
+
 def _end(loop: Loop) -> None:
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    with contextlib.suppress(Stuck):  # a killed process that waits in its `finally` never ends
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    """End all tasks, also those that wait for a store in their `finally`."""
+    while tasks := asyncio.all_tasks(loop):
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(Stuck):
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     loop.close()
     asyncio.set_event_loop(None)
