@@ -34,12 +34,14 @@ faults: export LIVEROOM_FAULT_VIEWERS = 200
 faults: export LIVEROOM_FAULT_STUCK = 1000
 faults: export LIVEROOM_FAULT_POINTS = all
 faults: export LIVEROOM_FAULT_SEEDS = 2000
+faults: export LIVEROOM_FAULT_EXAMPLES = 200
 faults: export LIVEROOM_FAULT_LONG = 1
 faults: export LIVEROOM_FAULT_PAUSE_S = 10
 faults: export LIVEROOM_FAULT_FLUSHES = 100
 faults: export LIVEROOM_FAULT_BUYERS = 10000
 faults: $(INSTALLED_DEV) ## run the long forms of the fault tests, some minutes
-	@.ci/test-python tests/faults tests/simulation $(ARGS)
+	@.ci/test-python tests/faults tests/simulation \
+	  tests/test_inventory.py::test_the_gates_agree_with_the_model $(ARGS)
 
 .PHONY: tools
 tools: $(LOCALSTRIPE) ## install what some tests need: Chromium, PostgreSQL, a C compiler, localstripe

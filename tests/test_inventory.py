@@ -3,72 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    invariant,
-    multiple,
-    rule,
     run_state_machine_as_test,
 )
-from model import Model, ModelHold, ModelPool
+from machine import LIMITS, STOCK, Selling, audited, line, outcome, place, wanted
 from shopfloor import stock_a_shop
 from sqlalchemy import select, update
 
-from liveroom.audit import audit
-from liveroom.bookkeeping import Move, move_stock
 from liveroom.clock import ServerClock
-from liveroom.deciding import Wish
 from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
-from liveroom.inventory import Hold, HoldLineRequest, HoldRequest, Inventory, Told
-from liveroom.placing import place_batch
-from liveroom.shapes import Order
-from liveroom.store import keys, ledger, scripts, sweep, tables, waiting
-from liveroom.store.database import Database, now_ms
+from liveroom.inventory import Inventory
+from liveroom.store import keys, ledger, scripts, sweep, tables
+from liveroom.store.database import Database
 
-STOCK = {"s1": 6, "s2": 3}
-LIMITS = {"s2": 2}
-BUYERS = ["ann", "bob"]
-
-
-def line(sku: str, qty: int = 1, price: int | None = None) -> HoldLineRequest:
-    return HoldLineRequest(pool=f"sku:{sku}", sku=sku, qty=qty, price_minor=price)
-
-
-def wanted(key: str, *lines: HoldLineRequest, buyer="ann", kind="placing", again=True):
-    return HoldRequest(buyer=buyer, room="r1", key=key, lines=lines, kind=kind, again=again)
-
-
-def place(conn, order: str, holds: list[Hold]):
-    wish = Wish(
-        order=order, buyer=holds[0].buyer, room="r1", content="c", buy_now=True, holds=holds
-    )
-    return place_batch(conn, [wish], 60_000)
-
-
-def cancel(conn, order: str) -> list[Told]:
-    """What ORDERS does when an order ends unpaid, in short."""
-    lines = conn.execute(select(tables.order_lines).filter_by(order=order)).all()
-    buyer = conn.execute(select(tables.orders.c.buyer).filter_by(id=order)).scalar_one()
-    moves = [Move(row.pool, "release", order, reserved=-row.qty) for row in lines]
-    told = move_stock(conn, now_ms(conn), moves)
-    taken = tables.buyer_taken
-    for row in lines:
-        mine = update(taken).where(taken.c.pool == row.pool, taken.c.buyer == buyer)
-        conn.execute(mine.values(units=taken.c.units - row.qty))
-    conn.execute(update(tables.orders).filter_by(id=order).values(state="cancelled"))
-    return told
+EXAMPLES = int(os.environ.get("LIVEROOM_FAULT_EXAMPLES", "25"))
 
 
 @asynccontextmanager
@@ -84,11 +38,6 @@ async def opened(db: Database, redis_url: str, **options):
     await client.aclose()
 
 
-async def audited(db: Database, node: Inventory) -> None:
-    report = await audit(db, await node.inspect())
-    assert report.ok, report
-
-
 async def flush(redis_url: str) -> None:
     client = scripts.connect(redis_url)
     await client.flushall()
@@ -101,285 +50,7 @@ async def code_of(call) -> str:
     return refusal.value.code
 
 
-async def outcome(call):
-    """What the call answers, or its refusal."""
-    try:
-        return await call
-    except LiveroomError as refusal:
-        return refusal
-
-
 # ── the model ─────────────────────────────────────────────────────────────────────────────
-
-
-class Selling(RuleBasedStateMachine):
-    """Two nodes on one Redis and one SQL; the holds of `hasty` are due the moment they are made."""
-
-    redis_url = ""
-    schema = Path()
-    holds = Bundle("holds")
-    orders = Bundle("orders")
-    untold = Bundle("untold")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.runner = asyncio.Runner()
-        self.folder = Path(tempfile.mkdtemp())
-        shutil.copy(self.schema, self.folder / "db")
-        self.db = Database(f"sqlite:///{self.folder}/db", lock_path=self.folder / "lock")
-        self.client = scripts.connect(self.redis_url)
-        self.count = 0
-        # Whose limit Redis may count too high, until it has been told everything in order.
-        self.behind: set[str] = set()
-        self.model = Model(
-            {f"sku:{sku}": ModelPool(units, LIMITS.get(sku)) for sku, units in STOCK.items()}
-        )
-        self.do(self.begin())
-
-    def do(self, coroutine):
-        return self.runner.run(coroutine)
-
-    async def begin(self) -> None:
-        await self.client.flushall()
-        await self.db.write(lambda conn: stock_a_shop(conn, STOCK, LIMITS))
-        self.node = Inventory(self.db, self.client, ServerClock(), hold_ttl_s=60, placing_ms=60_000)
-        self.hasty = Inventory(self.db, self.client, ServerClock(), hold_ttl_s=0, placing_ms=0)
-        await self.node.start()
-        await self.hasty.start()
-
-    def teardown(self) -> None:
-        async def end() -> None:
-            await self.node.close()
-            await self.hasty.close()
-            await self.client.aclose()
-            await self.db.close()
-
-        self.do(end())
-        self.runner.close()
-        shutil.rmtree(self.folder)
-
-    def name(self, kind: str) -> str:
-        self.count += 1
-        return f"{kind}{self.count}"
-
-    @rule(
-        target=holds,
-        buyer=st.sampled_from(BUYERS),
-        lines=st.lists(
-            st.tuples(st.sampled_from(list(STOCK)), st.integers(1, 3)), min_size=1, max_size=3
-        ),
-        hasty=st.booleans(),
-    )
-    def buy(self, buyer, lines, hasty):
-        """Buy now: granted exactly where the limit allows it and every gate has enough."""
-        node = self.hasty if hasty else self.node
-        pools = {}
-        for sku, qty in lines:
-            pools[f"sku:{sku}"] = pools.get(f"sku:{sku}", 0) + qty
-        limited = any(self.model.wanted_beyond_limit(p, buyer, q) for p, q in pools.items())
-        left = self.do(self.node.left(list(pools)))
-        request = wanted(self.name("o"), *(line(sku, qty) for sku, qty in lines), buyer=buyer)
-        holds = self.do(outcome(node.hold(request)))
-        if isinstance(holds, LiveroomError):
-            short = any(left[pool][0] < qty for pool, qty in pools.items())
-            assert limited or short or (buyer in self.behind and holds.code == "limit_reached")
-            return multiple()
-        assert not limited
-        assert {hold.pool: hold.qty for hold in holds} == pools
-        assert all(left[pool][0] >= qty for pool, qty in pools.items())
-        for hold in holds:
-            self.model.holds[hold.id] = ModelHold(hold.pool, buyer, hold.qty, False, hasty)
-        return (request, holds)
-
-    @rule(taken=holds)
-    def buy_again(self, taken):
-        """A repeated request gets the holds it has, or anew what has ended."""
-        request, before = taken
-        if not all(hold.id in self.model.holds for hold in before):
-            return
-        again = self.do(
-            self.node.to_placing(request.buyer, "r1", request.key)
-            if self.model.holds[before[0].id].cart
-            else self.node.hold(request)
-        )
-        assert [hold.id for hold in again] == [hold.id for hold in before]
-
-    @rule(target=untold, taken=consumes(holds))
-    def place(self, taken):
-        """SQL places what is still held, whatever Redis went through; the tell comes later."""
-        request, holds = taken
-        plan = self.do(self.db.write(lambda conn: place(conn, request.key, holds)))
-        open_still = all(hold.id in self.model.holds for hold in holds)
-        assert plan.broken == 0
-        assert isinstance(plan.answers[0], Order) == open_still, plan.answers
-        if not open_still:
-            self.do(self.node.release(plan.ended))
-            for hold in holds:
-                self.model.holds.pop(hold.id, None)
-            return multiple()
-        self.model.place(request.key, [hold.id for hold in holds])
-        self.behind.add(request.buyer)
-        return plan.told
-
-    @rule(told=consumes(untold))
-    def tell(self, told):
-        """Tells arrive in any order."""
-        self.do(self.node.tell(told))
-
-    @rule(told=untold)
-    def tell_twice(self, told):
-        """A tell may be repeated."""
-        self.do(self.hasty.tell([*told, *told]))
-
-    @rule(taken=consumes(holds))
-    def release(self, taken):
-        """A refused order's holds end: they were made void with it."""
-        ids = [hold.id for hold in taken[1]]
-        self.do(self.node.release(ids))
-        for hold in ids:
-            self.model.holds.pop(hold, None)
-
-    @rule(
-        target=holds,
-        buyer=st.sampled_from(BUYERS),
-        sku=st.sampled_from(list(STOCK)),
-        qty=st.integers(1, 2),
-    )
-    def fill_cart_and_check_out(self, buyer, sku, qty):
-        """A cart's hold becomes placing, and may be placed like any other."""
-        order = self.name("o")
-        request = wanted(self.name("c"), line(sku, qty), buyer=buyer, kind="held")
-        added = self.do(outcome(self.node.hold(request)))
-        if isinstance(added, LiveroomError):
-            assert added.code in {"sold_out", "limit_reached", "illegal_transition"}
-            return multiple()
-        holds = self.do(self.check_out(buyer, order))
-        if not holds:
-            return multiple()
-        for hold in holds:
-            self.model.holds[hold.id] = ModelHold(hold.pool, buyer, hold.qty, True, False)
-        return (wanted(order, line(sku, qty), buyer=buyer), holds)
-
-    @rule(
-        target=untold,
-        which=st.randoms(use_true_random=False),
-    )
-    def cancel(self, which):
-        """An order that ends unpaid gives its units back: SQL first."""
-        if not self.model.orders:
-            return multiple()
-        order = which.choice(sorted(self.model.orders))
-        told = self.do(self.db.write(lambda conn: cancel(conn, order)))
-        self.behind.add(self.model.orders[order][0].buyer)
-        self.model.cancel(order)
-        return told
-
-    @rule(sku=st.sampled_from(list(STOCK)), qty=st.integers(1, 3))
-    def restock(self, sku, qty):
-        """Units are added once, however often the operation is repeated."""
-        operation = self.name("r")
-        for _ in range(2):
-            self.do(self.node.restock(sku, qty, operation, "ann"))
-        self.model.pools[f"sku:{sku}"].available += qty
-
-    @rule(sku=st.sampled_from(list(STOCK)), qty=st.integers(1, 3))
-    def reduce(self, sku, qty):
-        """Only what is free at the gate can be taken away."""
-        operation = self.name("a")
-        left = self.do(self.node.left([f"sku:{sku}"]))[f"sku:{sku}"][0]
-        waited_for = f"sku:{sku}" in self.model.waited_for
-        refusal = self.do(outcome(self.node.adjust(sku, -qty, operation, "ann", "lost")))
-        if isinstance(refusal, LiveroomError):
-            assert refusal.data["left"] < qty
-            assert waited_for or refusal.data["left"] == left
-            return
-        self.do(self.node.adjust(sku, -qty, operation, "ann", "lost"))
-        self.model.pools[f"sku:{sku}"].available -= qty
-
-    @rule(sku=st.sampled_from(list(STOCK)))
-    def wait_for(self, sku):
-        """Somebody joins the waitlist: from now on only offers hold, also after a wipe."""
-        wish = {"pool": f"sku:{sku}", "member": "zoe", "room": "r1", "qty": 1, "bucket": "mia///"}
-        self.do(self.db.write(partial(waiting.join, **wish)))
-        self.do(self.node.set_waiting(sku, waiting=True))
-        self.model.waited_for.add(f"sku:{sku}")
-
-    @rule(sku=st.sampled_from(list(STOCK)))
-    def wait_no_more(self, sku):
-        """The list is empty: everybody may hold again."""
-        pool = f"sku:{sku}"
-        if pool not in self.model.waited_for:
-            return
-        self.do(self.db.write(partial(waiting.leave, pool=pool, member="zoe")))
-        self.do(self.node.set_waiting(sku, waiting=False))
-        [joined] = [last for one, last in self.do(self.db.read(waiting.lists)).empty if one == pool]
-        assert self.do(self.db.write(partial(waiting.close, pool=pool, joined=joined)))
-        self.model.waited_for.remove(pool)
-
-    @rule(
-        target=holds,
-        buyers=st.permutations(BUYERS),
-        sku=st.sampled_from(list(STOCK)),
-        qty=st.integers(1, 4),
-    )
-    def offer_and_check_out(self, buyers, sku, qty):
-        """Offered is what there is, up to what was asked; the next get what is over."""
-        pool = f"sku:{sku}"
-        if pool not in self.model.waited_for:
-            return multiple()
-        asked = [
-            wanted(self.name("w"), line(sku, qty), buyer=buyer, kind="held") for buyer in buyers
-        ]
-        made = []
-        for buyer, got in zip(buyers, self.do(self.node.offer(asked)), strict=True):
-            if isinstance(got, str):
-                assert got in {"sold_out", "limit_reached", "busy", "price_changed"}
-                continue
-            assert 1 <= got.qty <= qty
-            order = self.name("o")
-            holds = self.do(self.check_out(buyer, order))
-            if not holds:
-                continue
-            assert [hold.id for hold in holds] == [got.id]
-            self.model.holds[got.id] = ModelHold(pool, buyer, got.qty, True, False)
-            made.append((wanted(order, line(sku, got.qty), buyer=buyer), holds))
-        return multiple(*made)
-
-    async def check_out(self, buyer, order):
-        """The cart, or nothing while another order of the buyer's is taking it: then it is empty."""
-        holds = await outcome(self.node.to_placing(buyer, "r1", order))
-        under_way = any(hold.cart and hold.buyer == buyer for hold in self.model.holds.values())
-        assert isinstance(holds, LiveroomError) == under_way
-        if not under_way:
-            return holds
-        assert holds.code == "hold_expired"
-        await self.node.remove([hold.id for hold in await self.node.cart(buyer, "r1")])
-        return []
-
-    @rule()
-    def wipe(self):
-        """Redis forgets everything: holds are lost, nothing else is."""
-        self.do(self.client.flushall())
-        self.do(self.node.left(["sku:s1"]))
-        self.model.holds.clear()
-
-    @rule()
-    def sweep(self):
-        """After a sweep every gate stands where the ledger does, and says what is free."""
-        self.do(self.hasty.sweep_once())
-        self.behind.clear()
-        for hold in [hold for hold, what in self.model.holds.items() if what.due]:
-            del self.model.holds[hold]
-        left = self.do(self.node.left(list(self.model.pools)))
-        assert {p: got[0] for p, got in left.items()} == {p: self.model.shown(p) for p in left}
-        self.do(audited(self.db, self.node))
-
-    @invariant()
-    def never_promises_too_much(self):
-        """At every moment a gate offers at most what nobody has."""
-        left = self.do(self.node.left(list(self.model.pools)))
-        for pool, (units, _) in left.items():
-            assert 0 <= units <= self.model.shown(pool)
 
 
 def test_the_gates_agree_with_the_model(redis_url, _empty_schema) -> None:  # noqa: PT019
@@ -388,8 +59,8 @@ def test_the_gates_agree_with_the_model(redis_url, _empty_schema) -> None:  # no
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=25,
-            stateful_step_count=25,
+            max_examples=EXAMPLES,
+            stateful_step_count=25 if EXAMPLES < 100 else 50,
             deadline=None,
             phases=[Phase.generate],  # shrinking on real stores takes minutes
             print_blob=True,
