@@ -222,7 +222,9 @@ class Selling(RuleBasedStateMachine):
         if isinstance(added, LiveroomError):
             assert added.code in {"sold_out", "limit_reached", "illegal_transition"}
             return multiple()
-        holds = self.do(self.node.to_placing(buyer, "r1", order))
+        holds = self.do(self._check_out(buyer, order))
+        if not holds:
+            return multiple()
         for hold in holds:
             self.model.holds[hold.id] = ModelHold(hold.pool, buyer, hold.qty, True, False)
         return (wanted(order, line(sku, qty), buyer=buyer), holds)
@@ -304,9 +306,13 @@ class Selling(RuleBasedStateMachine):
     @rule(sku=SKUS, price=st.integers(200, 203))
     def ask_another_price(self, sku, price):
         """The next hold has the new price; those that are there keep theirs."""
-        change = update(tables.skus).filter_by(id=sku).values(price_minor=price)
+        change = (
+            update(tables.skus)
+            .filter_by(id=sku)
+            .values(price_minor=price, price_v=tables.skus.c.price_v + 1)
+        )
         self.do(self.db.write(lambda conn: conn.execute(change) and None))
-        self.do(self.node.set_price(sku, price))
+        self.do(self.node.set_price(sku))
         self.model.pools[f"sku:{sku}"].price = price
 
     # ── drops ─────────────────────────────────────────────────────────────────────────────
@@ -365,7 +371,7 @@ class Selling(RuleBasedStateMachine):
     @rule(sku=SKUS)
     def wait_for(self, sku):
         """Somebody joins the waitlist: from now on only offers hold, also after a wipe."""
-        wish = {"pool": f"sku:{sku}", "member": "zoe", "room": "r1", "qty": 1}
+        wish = {"pool": f"sku:{sku}", "member": "zoe", "room": "r1", "qty": 1, "bucket": "mia///"}
         self.do(self.db.write(partial(waiting.join, **wish)))
         self.do(self.node.set_waiting(sku, waiting=True))
         self.model.waited_for.add(f"sku:{sku}")
@@ -402,11 +408,24 @@ class Selling(RuleBasedStateMachine):
                 continue
             assert 1 <= got.qty <= min(qty, self.model.free(pool))
             order = self.name("o")
-            holds = self.do(self.node.to_placing(buyer, "r1", order))
+            holds = self.do(self._check_out(buyer, order))
+            if not holds:
+                continue
             assert [hold.id for hold in holds] == [got.id]
             self.model.holds[got.id] = ModelHold(pool, buyer, got.qty, True, False)
             made.append((wanted(order, line(sku, got.qty), buyer=buyer), holds))
         return multiple(*made)
+
+    async def _check_out(self, buyer, order):
+        """The cart, or nothing while another order of the buyer's is taking it: then it is empty."""
+        holds = await outcome(self.node.to_placing(buyer, "r1", order))
+        under_way = any(hold.cart and hold.buyer == buyer for hold in self.model.holds.values())
+        assert isinstance(holds, LiveroomError) == under_way
+        if not under_way:
+            return holds
+        assert holds.code == "hold_expired"
+        await self.node.remove([hold.id for hold in await self.node.cart(buyer, "r1")])
+        return []
 
     # ── what befalls it ───────────────────────────────────────────────────────────────────
 

@@ -55,7 +55,10 @@ class Buyers:
     ) -> Any:
         """Buy now, at the price that is shown; the answer, or None."""
         shown = {sku: self._crowd.watch.price(sku) for sku in lines}
-        asked = [LineRequest(sku=s, qty=q, price_minor=shown[s]) for s, q in lines.items()]
+        bucket = f"mia///share.b{number % 4}"
+        asked = [
+            LineRequest(sku=s, qty=q, price_minor=shown[s], bucket=bucket) for s, q in lines.items()
+        ]
         answer = await self._place(number, asked, patience=patience, name=name)
         for line in answer.lines if answer is not None else ():
             assert line.price_minor == shown[line.sku], f"o{number}: not the price that was shown"
@@ -134,7 +137,10 @@ class Buyers:
         held: list[Hold] = []
         until = self._crowd.world.sql_ms() + round(HOLD_TTL_S * 1000)
         for (sku, drop), qty in lines.items():
-            line = HoldLineRequest(pool=pool_of(sku, drop), sku=sku, drop=drop, qty=qty)
+            bucket = f"mia//e:{number}/"
+            line = HoldLineRequest(
+                pool=pool_of(sku, drop), sku=sku, drop=drop, qty=qty, bucket=bucket
+            )
             held += await self._crowd.attempt(partial(self._hold, number, buyer, line)) or ()
         await asyncio.sleep(self._rng.choice([0.5, 1.2]) * self._rng.uniform(0.0, HOLD_TTL_S))
         if held or self._rng.random() < 0.2:
@@ -182,7 +188,10 @@ class Buyers:
         """Join the list of what is sold out; take the offer, decline it, leave, or sleep."""
         member, qty = f"w{number}", self._rng.choice([1, 1, 2])
         place = await self._crowd.insist(
-            lambda node: node.waitlist.join(member=member, room=ROOM, sku="s1", qty=qty), tries=3
+            lambda node: node.waitlist.join(
+                member=member, room=ROOM, sku="s1", qty=qty, bucket="mia///"
+            ),
+            tries=3,
         )
         if place is None:
             return await self._buys(number)

@@ -18,7 +18,7 @@ from liveroom.promotions import Promotions
 from liveroom.rooms import Rooms
 from liveroom.store import scripts
 from liveroom.store.backplane import Backplane
-from liveroom.sweeper import Sweeper
+from liveroom.sweeper import Step, Sweeper
 from liveroom.waitlist import Waitlist
 from tests.simulation.bank import Bank, Provider
 from tests.simulation.loop import Gone, Process
@@ -81,12 +81,13 @@ class Node:
             "holds": self._expiring.sweep_once,
             "waitlist": self.waitlist.sweep_once,
             "orders": self.orders.expire_once,
+            "closing": self.orders.end_closing_once,
             "captures": self.orders.settle_waiting_once,
             "drops": self.promotions.mend_once,
             "outbox": Outbox(db, {"refund": self.orders.refund}).run_once,
         }
         self._steps = list(steps.values())
-        self._sweeper = Sweeper(db, steps, holder=name)
+        self._sweeper = Sweeper(db, {each: Step(run) for each, run in steps.items()}, holder=name)
         self._chores: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from liveroom import audit as audits
 from liveroom.store import ledger
-from liveroom.store.gates import Gates, GateState, HoldRow, Inspection, LineRow, Shut
+from liveroom.store.fenced import Shut
+from liveroom.store.gates import Gates, GateState, HoldRow, Inspection, LineRow
 from liveroom.store.memory import MEMORY_S
 from liveroom.store.scripts import unpack
 from tests.simulation.loop import Process
@@ -292,7 +293,9 @@ def _asked(flat: Sequence[Any]) -> list[tuple[str, list[LineRow]]]:
         buyer, count, begin = flat[at], flat[at + 3], at + 4
         at = begin + len(LineRow._fields) * count
         lines = range(begin, at, len(LineRow._fields))
-        requests.append((buyer, [LineRow(*flat[one : one + 7]) for one in lines]))
+        requests.append(
+            (buyer, [LineRow(*flat[one : one + len(LineRow._fields)]) for one in lines])
+        )
     return requests
 
 
