@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from liveroom import shapes
-from liveroom.errors import Invalid
+from liveroom.errors import Invalid, Unavailable
 from liveroom.inventory import Hold, HoldLineRequest, HoldRequest, Inventory
 from liveroom.store import ledger
 from liveroom.store.database import Database
@@ -51,6 +51,7 @@ class Carts:
             Refused: sold_out, limit_reached, price_changed, not_open.
             Invalid: not_found; bad_argument for another currency than the cart's, or a full
                 cart; illegal_transition while this line is being ordered.
+            Unavailable: rebuilding, also where the line was held and lost again at once.
         """
         await self._ensure_fits(buyer, room, sku, drop)
         line = HoldLineRequest(
@@ -61,10 +62,13 @@ class Carts:
             price_minor=price_minor,
             bucket=bucket,
         )
-        await self._inventory.hold(
+        [held] = await self._inventory.hold(
             HoldRequest(buyer=buyer, room=room, key=operation, lines=[line], kind="held")
         )
-        return await self.show(buyer, room)
+        cart = await self.show(buyer, room)
+        if self._inventory.is_lost(held):
+            raise Unavailable("rebuilding")
+        return cart
 
     async def remove(
         self, *, buyer: str, room: str, sku: str, drop: str | None = None

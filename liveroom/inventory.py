@@ -31,6 +31,7 @@ from liveroom.store.gates import (
     Phase,
     Range,
     SetRow,
+    part_of,
 )
 from liveroom.store.holds import (
     Deadlines,
@@ -137,6 +138,10 @@ class Inventory:
         They are named again and again until `told_lost`, or until they would be due.
         """
         return self._answered.ended_by(self._fences.epochs())
+
+    def is_lost(self, hold: Hold) -> bool:
+        """Whether a rebuild has ended the hold since it was made, as far as this node knows."""
+        return hold.epoch < self._fences.epochs().get(part_of(hold.id), 0)
 
     def told_lost(self, holds: Iterable[Hold]) -> None:
         """The buyers of these lost lines know."""

@@ -39,6 +39,7 @@ from liveroom.telling import Telling
 BATCH_MAX: Final = 128
 LOOKUPS_MAX: Final = 256
 WAITING_MAX: Final = 20_000
+TOLD_MAX_S: Final = 0.25
 ANSWER_MAX_S: Final = 1.9
 TRIES_MAX: Final = 4
 RETRY_FIRST_S: Final = 0.05
@@ -166,7 +167,7 @@ class Orders:
             order=order, buyer=buyer, room=room, content=content, buy_now=False, holds=holds
         )
         try:
-            return await self._placing.submit(wish)
+            placed = await self._placing.submit(wish)
         except CommitUnknown:
             raise  # it may yet be an order: whoever sweeps the holds will find out
         except LiveroomError as refusal:
@@ -175,6 +176,8 @@ class Orders:
             if refusal.code == "rebuilding":
                 raise Refused("hold_expired") from refusal
             raise
+        await self._telling.all_told(TOLD_MAX_S)  # who orders a cart may fill it again at once
+        return placed
 
     async def _once(
         self,

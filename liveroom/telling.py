@@ -36,10 +36,10 @@ class Telling:
         self._batcher = Batcher(self._tell, size_max=BATCH_MAX, waiting_max=WAITING_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def all_told(self) -> None:
-        """Wait until everything committed so far is told, or left to the sweeper."""
+    async def all_told(self, within_s: float | None = None) -> None:
+        """Wait until everything committed so far is told, or left to the sweeper, or time is up."""
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=within_s)
 
     def tell(self, after: After) -> None:
         """Tell of this commit soon."""

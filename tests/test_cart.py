@@ -178,3 +178,23 @@ def test_what_is_being_ordered_cannot_be_removed(run, db, redis_url) -> None:
             assert await basket.carts.show("ann", "r1") == cart
 
     run(story())
+
+
+def test_a_line_that_a_rebuild_took_at_once_is_not_answered_ok(run, db, redis_url):
+    """Redis forgets between the hold and the look at the cart: that is `rebuilding`, not empty."""
+
+    class Forgetful(Carts):
+        async def show(self, buyer, room):
+            client = scripts.connect(redis_url)
+            await client.flushall()
+            await client.aclose()
+            return await super().show(buyer, room)
+
+    async def story():
+        async with carts(db, redis_url) as basket:
+            basket.carts = Forgetful(db, basket.inventory)
+            assert await basket.code("s1") == "rebuilding"
+            basket.carts = Carts(db, basket.inventory)
+            assert len((await basket.add("s1")).lines) == 1
+
+    run(story())

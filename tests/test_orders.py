@@ -214,6 +214,20 @@ def test_crossed_orders_of_two_skus(run, db, redis_url) -> None:
 # ── carts ─────────────────────────────────────────────────────────────────────────────────
 
 
+def test_who_orders_a_cart_may_fill_it_again_at_once(run, db, redis_url) -> None:
+    """The order's `ok` comes when the gate knows: the line is not being ordered any more."""
+
+    async def story() -> None:
+        async with floor(db, redis_url, {"s1": 5}) as shop:
+            for number in range(5):
+                await shop.put("s1", 1)
+                await shop.checkout(f"o{number}")
+            await shop.settle_down()
+            await shop.check()
+
+    run(story())
+
+
 def test_a_cart_becomes_an_order_once(run, db, redis_url) -> None:
     """All of it; a second checkout finds nothing, the same id gets the first answer."""
 
