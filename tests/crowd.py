@@ -205,6 +205,7 @@ class Viewer:
                 end = await asyncio.shield(line.gone)
             finally:
                 line.transport.abort()
+                self._seated.clear()
             self._lose(end)
             if end.code >= 4000:
                 await asyncio.sleep(max(0, end.after_ms) / 1000)

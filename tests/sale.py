@@ -1,5 +1,6 @@
-"""A sale that goes on whatever becomes of the server and its stores, and what must be true of it.
+"""A sale of few units that goes on whatever becomes of the server, and what must be true of it.
 
+Where nothing is left, buyers let go of what they have, so that somebody always buys the last unit.
 Buyers repeat each order under its id until it is answered, and return whenever they are cut. All
 they ask, are told and are shown is recorded, and in the end compared with the books.
 """
@@ -10,7 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from bench.checker import Books
 from bench.history import Recorder
@@ -19,6 +20,11 @@ from tests.books import audited, books_agree
 from tests.crowd import Cut, Viewer, staying, until, until_answered
 from tests.live import Live, Said
 
+FEW: Final = 24
+"""Units of one SKU: every sale meets its end many times over."""
+DEMAND: Final = 10
+"""So many times the units are asked for, at the least."""
+SELL_OUT_MAX_S: Final = 30.0
 THINKING_S = 0.005
 ANSWER_MAX_S = 6.0
 """Three times what is promised: the machine may be busy with other things."""
@@ -27,22 +33,35 @@ NORMAL_MAX_S = 10.0
 
 
 class Sale:
-    """Buyers of one SKU, one unit at a time; `bought` are the orders that were acknowledged."""
+    """Buyers of one SKU, one unit at a time; `bought` are the orders that were acknowledged.
 
-    def __init__(self, server: Live, sku: str, stock: int, *, buyers: int = 6) -> None:
+    `given_back` are those whose cancellation was, too. Of the SKU `spare` nobody but the callers
+    of `code_of` buys: it is never sold out.
+    """
+
+    def __init__(
+        self, server: Live, sku: str, *, spare: str | None = None, buyers: int = 6
+    ) -> None:
         self.server = server
         self.sku = sku
-        self.stock = stock
         self.bought: list[str] = []
+        self.given_back: set[str] = set()
         self.unsettled: list[tuple[Viewer, str]] = []
         """Orders that were refused for now, and whose buyers ask again in the end."""
-        self.sold_out = False
+        self._spare = spare or sku
+        self._spared: set[str] = set()
+        self._asked = 0
         self.history = Recorder()
         self._served: Counter[str] = Counter()
         self.buyers = [Viewer(server, f"{sku}-b{number}") for number in range(buyers)]
         for buyer in self.buyers:
             self.watched_by(buyer)
         self._over = asyncio.Event()
+
+    @property
+    def sold(self) -> int:
+        """How many units buyers know to be theirs."""
+        return len(set(self.bought) - self.given_back - self._spared)
 
     @asynccontextmanager
     async def going_on(self, *, to_the_end: bool = True) -> AsyncIterator[None]:
@@ -62,12 +81,12 @@ class Sale:
                         each.cancel()
                 await asyncio.gather(*buying, return_exceptions=not to_the_end)
             for buyer, order in self.unsettled:
-                await self._order(buyer, order)
+                await self._order(buyer, order, self._spare)
 
     async def more(self, orders: int = 20, within_s: float = 30) -> None:
-        """Wait until so many more orders are acknowledged, or nothing is left."""
+        """Wait until so many more orders are acknowledged."""
         enough = len(self.bought) + orders
-        await until(lambda: self.sold_out or len(self.bought) >= enough, within_s)
+        await until(lambda: len(self.bought) >= enough, within_s)
 
     async def is_normal_again(self) -> None:
         """Wait until every buyer has had an order that was sent from now on: in 10 s at most."""
@@ -94,40 +113,47 @@ class Sale:
         viewer.sees_stock = saw
 
     async def buy(self, buyer: Viewer) -> dict[str, Any]:
-        """One order of any buyer, repeated until it is answered; the order."""
-        order = new_id()
-        answer = await until_answered(lambda: self._ask(buyer, order))
-        self.bought.append(order)
+        """An order of any buyer, as soon as there is a unit for it."""
+        answer = None
+        while answer is None:
+            answer = await self._order(buyer, new_id())
         return answer
 
     async def code_of(self, buyer: Viewer, order: str) -> str:
         """What an order that is sent now is answered; one that is refused is sent again in the end."""
         try:
             async with asyncio.timeout(ANSWER_MAX_S):
-                await self._ask(buyer, order)
+                await self._ask(buyer, order, self._spare)
         except Said as refusal:
             self.unsettled.append((buyer, order))
             return refusal.code
-        self.bought.append(order)
+        self._buys(order, self._spare)
         return "ok"
 
     async def adds_up(self) -> None:
-        """What was acknowledged is on disk, nothing else is, and the rest is free; the audit agrees.
+        """All units are sold, to those who know it and to nobody else; the audit agrees.
 
-        Units of orders that nobody was answered are on sale again within 10 s.
+        At no time were more sold than there are: the books are replayed. Units of orders that
+        nobody was answered are on sale again in time.
         """
+        await self._sell_out()
         books = await asyncio.to_thread(self.books_agree, self.server)
-        on_disk = [one["id"] for one in books.orders if one["lines"][0]["sku"] == self.sku]
-        assert len(set(on_disk)) == len(on_disk), "an order is there twice"
+        mine = {self.sku, self._spare}
+        orders = [one for one in books.orders if one["lines"][0]["sku"] in mine]
+        on_disk = {one["id"]: one for one in orders}
+        assert len(on_disk) == len(orders), "an order is there twice"
         assert set(on_disk) == set(self.bought)
         assert len(on_disk) == len(self.bought), "an order was acknowledged twice under two ids"
-        await until(lambda: self.left() == self.stock - len(on_disk))
+        ended = {name for name, one in on_disk.items() if one["state"] != "placed"}
+        assert ended == self.given_back
+        assert len(set(on_disk) - ended - self._spared) == FEW
+        await until(lambda: self.left() == 0)
         await asyncio.to_thread(audited, self.server)
 
     def books_agree(self, server: Live) -> Books:
         """The books of a server, which bear out everything that anybody was told."""
         assert any(line.what == "saw" for line in self.history.lines), "nobody saw any stock"
-        stock = {f"sku:{self.sku}": self.stock}
+        stock = {f"sku:{sku}": FEW for sku in (self.sku, self._spare)}
         return books_agree(server, self.history.lines, stock, name=self.sku)
 
     def left(self) -> int:
@@ -137,24 +163,62 @@ class Sale:
             return answer.json()["stock"][self.sku]["left"] if answer.status_code == 200 else -1
 
     async def _buy(self, buyer: Viewer) -> None:
-        while not self._over.is_set() and not self.sold_out:
+        mine: list[str] = []
+        while not self._over.is_set():
+            order = new_id()
+            if await self._order(buyer, order):
+                mine.append(order)
+            elif mine:
+                await self._give_back(buyer, mine.pop(0))
+            await asyncio.sleep(THINKING_S)
+
+    async def _sell_out(self) -> None:
+        """Everybody buys until all is sold, and asks on for what is not there any more."""
+        async with staying(*self.buyers), asyncio.timeout(SELL_OUT_MAX_S):
+            await asyncio.gather(*map(self._buy_the_rest, self.buyers))
+
+    async def _buy_the_rest(self, buyer: Viewer) -> None:
+        while self.sold < FEW or self._asked < DEMAND * FEW:
             await self._order(buyer, new_id())
             await asyncio.sleep(THINKING_S)
 
-    async def _order(self, buyer: Viewer, order: str) -> None:
+    async def _order(
+        self, buyer: Viewer, order: str, sku: str | None = None
+    ) -> dict[str, Any] | None:
+        """The order, repeated until it is answered; none where nothing is left."""
+        self._asked += 1
+        sku = sku or self.sku
         try:
-            await until_answered(lambda: self._ask(buyer, order))
+            answer = await until_answered(lambda: self._ask(buyer, order, sku))
         except Said as refusal:
             if refusal.code != "sold_out":
                 raise
-            self.sold_out = True
-        else:
-            self.bought.append(order)
-            self._served[buyer.name] += 1
+            return None
+        self._buys(order, sku)
+        self._served[buyer.name] += 1
+        return answer
 
-    async def _ask(self, buyer: Viewer, order: str) -> dict[str, Any]:
-        data = {"order": order, "lines": [{"sku": self.sku, "qty": 1}]}
+    def _buys(self, order: str, sku: str) -> None:
+        self.bought.append(order)
+        if sku != self.sku:
+            self._spared.add(order)
+
+    async def _ask(self, buyer: Viewer, order: str, sku: str) -> dict[str, Any]:
+        data = {"order": order, "lines": [{"sku": sku, "qty": 1}]}
         return await ask(self.history, buyer, "order.place", data)
+
+    async def _give_back(self, buyer: Viewer, order: str) -> None:
+        asked = self.history.invoke(buyer.name, "order.cancel", {"order": order})
+        try:
+            await until_answered(lambda: buyer.do("order.cancel", order=order))
+        except Said as refusal:  # a repeated one, whose first answer was lost
+            if refusal.error.get("data") != {"machine": "order", "state": "cancelled"}:
+                raise
+        except asyncio.CancelledError:
+            self.history.info(asked)
+            raise
+        self.history.ok(asked, {"order": order})
+        self.given_back.add(order)
 
 
 async def ask(history: Recorder, buyer: Viewer, cmd: str, data: dict[str, Any]) -> dict[str, Any]:

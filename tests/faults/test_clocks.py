@@ -12,10 +12,9 @@ import pytest
 from liveroom.store.valkey import EmbeddedValkey
 from tests.crowd import Viewer, staying, until
 from tests.live import Live, serving
-from tests.sale import Sale
+from tests.sale import FEW, Sale
 from tests.tools import Postgres, compiled
 
-STOCK = 100_000
 HOUR_S = 3600
 APART_S = 600
 
@@ -44,26 +43,26 @@ def test_the_clock_of_everything_steps_by_an_hour(tmp_path, before_s, after_s):
     live = Live(tmp_path / "data", *flags, env=clock.env)
     try:
         live.start()
-        live.shop(stock=STOCK)
+        live.shop(stock=FEW)
         asyncio.run(asyncio.wait_for(_step(live, clock, before_s, after_s), 90))
     finally:
         live.close()
 
 
 async def _step(server: Live, clock: Clock, before_s: int, after_s: int) -> None:
-    sale, ann = Sale(server, "s1", STOCK), Viewer(server, "ann")
+    sale, ann = Sale(server, "s1"), Viewer(server, "ann")
     for member in (ann, *sale.buyers):
         member.token = server.token(member.name, ttl_s=4 * HOUR_S)
     async with staying(ann):
+        [line] = (await ann.surely("cart.add", sku="s1", qty=3))["cart"]["lines"]
         async with sale.going_on():
-            [line] = (await ann.surely("cart.add", sku="s1", qty=3))["cart"]["lines"]
             for by_s in (before_s, after_s):
                 clock.step(by_s)
                 await sale.is_normal_again()
                 order = await sale.buy(ann)
                 assert abs(order["placed_at"] / 1000 - time.time() - by_s) < HOUR_S / 2
         if after_s > before_s:  # its ten minutes are over by the clock that judges it
-            await until(lambda: sale.left() == STOCK - len(sale.bought))
+            await until(lambda: sale.left() == FEW - sale.sold)
         else:
             [kept] = (await ann.do("cart.show"))["cart"]["lines"]
             assert kept["hold"] == line["hold"]
@@ -80,7 +79,7 @@ def test_two_nodes_whose_clocks_are_ten_minutes_apart(tmp_path):
         postgres.start()
         flags = ("--redis-url", valkey.start(), "--database-url", postgres.fresh())
         flags += ("--hold-ttl-s", "300", "--pay-within-s", "300")
-        with serving(tmp_path / "one", *flags, stock=STOCK) as one:
+        with serving(tmp_path / "one", *flags, stock=FEW) as one:
             shutil.copytree(tmp_path / "one", tmp_path / "two")  # the same secret
             two = Live(tmp_path / "two", *flags, env=clock.env)
             try:
@@ -94,13 +93,13 @@ def test_two_nodes_whose_clocks_are_ten_minutes_apart(tmp_path):
 
 
 async def _seen_by_both(one: Live, two: Live) -> None:
-    sale = Sale(one, "s1", STOCK)
+    sale = Sale(one, "s1")
     here, there = Viewer(one, "ann"), Viewer(two, "ann")
     there.token = one.token("ann", ttl_s=4 * HOUR_S)
     async with staying(here, there):
+        [line] = (await here.surely("cart.add", sku="s1", qty=3))["cart"]["lines"]
+        order = await sale.buy(there)
         async with sale.going_on():
-            [line] = (await here.surely("cart.add", sku="s1", qty=3))["cart"]["lines"]
-            order = await sale.buy(there)
             for _ in range(3):  # the sweepers of both have been by meanwhile
                 await sale.more()
                 for viewer in (here, there):

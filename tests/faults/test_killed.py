@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from liveroom.ids import new_id
 from tests.live import Live, Said, Seat, serving
-from tests.sale import Sale
+from tests.sale import FEW, Sale
 
 BUYERS = 8
 BEFORE = 60
@@ -142,10 +142,10 @@ def _everything(server: Live) -> None:
 def test_everybody_is_served_again_within_ten_seconds(tmp_path, kill: Callable[[Live], None]):
     """All who were cut return and buy: ten seconds from the kill, or from the server's start."""
     flags = ("--workers", "2", "--message-rate-max", "0")
-    with serving(tmp_path / "data", *flags, stock=STOCK * 10) as server:
+    with serving(tmp_path / "data", *flags, stock=FEW) as server:
 
         async def story() -> None:
-            sale = Sale(server, "s1", STOCK * 10)
+            sale = Sale(server, "s1")
             async with sale.going_on():
                 await asyncio.to_thread(kill, server)
                 await sale.is_normal_again()

@@ -26,19 +26,18 @@ from tests.crowd import Viewer, staying, until
 from tests.live import Live, serving
 from tests.nodes import free_port
 from tests.relayed import Place, relayed
-from tests.sale import Sale
+from tests.sale import FEW, Sale
 
 LONG = "LIVEROOM_FAULT_LONG" in os.environ
 PAUSE_S = float(os.environ.get("LIVEROOM_FAULT_PAUSE_S", "3"))
 FLUSHES = int(os.environ.get("LIVEROOM_FAULT_FLUSHES", "8"))
-STOCK = 100_000
 SKUS = tuple(f"s{number}" for number in range(1, 60))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("redis")
-    with relayed(folder, "--message-rate-max", "0", stock=STOCK, skus=SKUS) as made:
+    with relayed(folder, "--message-rate-max", "0", stock=FEW, skus=SKUS) as made:
         yield made
 
 
@@ -59,26 +58,20 @@ def test_replies_that_never_came(place, sku, script, torn):
     """A script ran and its reply was lost: whoever asks again finds it done once."""
 
     async def story() -> None:
-        sale = Sale(place.server, sku, STOCK)
-        async with sale.going_on():
-            before = place.proxy.lost
-            place.proxy.lose_replies(Script(f"stock_{script}").sha.encode(), times=5, torn=torn)
-            if script == "release":
-                await _fill_and_empty_a_cart(place, sku)
-            await until(lambda: place.proxy.lost >= before + (3 if script == "hold" else 1))
-            await sale.more()
-            place.proxy.lose_replies(b"", times=0)
-            await sale.is_normal_again()
+        sale, ann = Sale(place.server, sku), Viewer(place.server, f"ann-{sku}")
+        async with staying(ann):
+            await ann.surely("cart.add", new_id(), sku=sku, qty=1)
+            async with sale.going_on():
+                before = place.proxy.lost
+                place.proxy.lose_replies(Script(f"stock_{script}").sha.encode(), times=5, torn=torn)
+                await ann.surely("cart.remove", sku=sku)
+                await until(lambda: place.proxy.lost >= before + (3 if script == "hold" else 1))
+                await sale.more()
+                place.proxy.lose_replies(b"", times=0)
+                await sale.is_normal_again()
         await sale.adds_up()
 
     asyncio.run(asyncio.wait_for(story(), 90))
-
-
-async def _fill_and_empty_a_cart(place: Place, sku: str) -> None:
-    ann = Viewer(place.server, "ann")
-    async with staying(ann):
-        await ann.surely("cart.add", new_id(), sku=sku, qty=1)
-        await ann.surely("cart.remove", new_id(), sku=sku)
 
 
 def test_a_checkout_whose_replies_were_lost(place, sku):
@@ -96,7 +89,7 @@ def test_a_checkout_whose_replies_were_lost(place, sku):
             assert (await ann.do("cart.show"))["cart"]["lines"] == []
         with place.server.http() as http:
             await until(
-                lambda: http.get("/v1/rooms/r1").json()["stock"][sku]["left"] == STOCK - 4 * 2
+                lambda: http.get("/v1/rooms/r1").json()["stock"][sku]["left"] == FEW - 4 * 2
             )
         assert place.server.audit()["ok"]
 
@@ -123,7 +116,7 @@ def test_buying_is_refused_in_time_while_redis_hangs(place, sku, how):
             place.proxy.flow()
 
     async def story() -> None:
-        sale = Sale(place.server, sku, STOCK)
+        sale = Sale(place.server, sku)
         ann = Viewer(place.server, f"ann-{how}")
         async with staying(ann):
             known = (await sale.buy(ann))["id"]
@@ -150,7 +143,7 @@ def test_redis_is_emptied_again_and_again(place, sku):
     """FLUSHALL in the middle of a sale, and of the rebuilds that follow: it costs time, no order."""
 
     async def story() -> None:
-        sale = Sale(place.server, sku, STOCK)
+        sale = Sale(place.server, sku)
         async with sale.going_on():
             with place.redis as client:
                 for _ in range(FLUSHES):
@@ -166,7 +159,7 @@ def test_each_key_of_the_stock_is_lost_in_turn(place, sku):
     """A key that is gone is noticed, or it was of no worth: the sale goes on and adds up."""
 
     async def story() -> None:
-        sale = Sale(place.server, sku, STOCK)
+        sale = Sale(place.server, sku)
         async with sale.going_on():
             with place.redis as client:
                 for at in range(1 + len(keys.STOCK_KEYS)):
@@ -183,7 +176,7 @@ def test_redis_comes_back_otherwise_than_it_went(place, sku, how):
     """Redis is killed, or starts with an empty folder, or with an older one: stock is exact after it."""
 
     async def story() -> None:
-        sale = Sale(place.server, sku, STOCK)
+        sale = Sale(place.server, sku)
         older = place.folder / "older"
         async with sale.going_on():
             if how == "killed":
@@ -208,7 +201,7 @@ def test_redis_is_set_to_forget_by_itself(place, sku):
     """Keys go in the middle of a sale: nothing is sold until none may go, then all that is there."""
 
     async def story() -> None:
-        sale = Sale(place.server, sku, STOCK)
+        sale = Sale(place.server, sku)
         ann = Viewer(place.server, f"ann-{sku}")
         async with staying(ann), sale.going_on():
             with place.redis as client:
@@ -239,7 +232,7 @@ def test_the_folder_of_the_embedded_server_vanishes(tmp_path):
     """`rm -rf` of it and a kill in the middle of a sale: selling goes on by itself, and adds up."""
 
     async def story(live: Live) -> None:
-        sale = Sale(live, "s1", STOCK)
+        sale = Sale(live, "s1")
         async with sale.going_on():
             for killed in (True, False):
                 shutil.rmtree(live.data / "valkey")
@@ -249,7 +242,7 @@ def test_the_folder_of_the_embedded_server_vanishes(tmp_path):
                 await sale.more()
         await sale.adds_up()
 
-    with serving(tmp_path / "data", "--message-rate-max", "0", stock=STOCK) as live:
+    with serving(tmp_path / "data", "--message-rate-max", "0", stock=FEW) as live:
         asyncio.run(asyncio.wait_for(story(live), 90))
 
 
@@ -262,7 +255,7 @@ def test_a_failover_to_a_replica_that_lags_and_back(place, sku):
     lagging = EmbeddedValkey(place.folder / "replica")
 
     async def story() -> None:
-        sale = Sale(place.server, sku, STOCK)
+        sale = Sale(place.server, sku)
         async with sale.going_on():
             with place.redis as main, redis.Redis.from_url(lagging.start()) as replica:
                 main.config_set("port", port := free_port())

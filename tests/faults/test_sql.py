@@ -22,12 +22,11 @@ from liveroom.ids import new_id
 from tests.crowd import Viewer, staying, until
 from tests.live import Live, serving
 from tests.proxy import Proxy, proxy
-from tests.sale import Sale
+from tests.sale import FEW, Sale
 from tests.tools import Postgres
 
 LONG = "LIVEROOM_FAULT_LONG" in os.environ
 HANGS_S = 10.0 if LONG else 3.0
-STOCK = 100_000
 SKUS = tuple(f"s{number}" for number in range(1, 30))
 FLAGS = ("--message-rate-max", "0")
 
@@ -44,7 +43,7 @@ def skus() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def sqlite(tmp_path_factory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("sqlite") / "data"
-    with serving(folder, *FLAGS, stock=STOCK, skus=SKUS) as live:
+    with serving(folder, *FLAGS, stock=FEW, skus=SKUS) as live:
         yield live
 
 
@@ -72,7 +71,7 @@ def test_buying_is_refused_in_time_while_sql_cannot_be_written(sqlite, skus, han
     sku = next(skus)
 
     async def story() -> None:
-        sale = Sale(sqlite, sku, STOCK)
+        sale = Sale(sqlite, sku, spare=next(skus))
         ann = Viewer(sqlite, "ann")
         async with staying(ann):
             async with sale.going_on():
@@ -112,7 +111,7 @@ def place(tmp_path_factory) -> Iterator[Place]:
         with proxy(folder / "relay" / postgres.socket.name, postgres.socket) as relay:
             url = postgres.fresh().replace(str(postgres.folder), str(folder / "relay"))
             flags = ("--database-url", url, *FLAGS)
-            with serving(folder / "data", *flags, stock=STOCK, skus=SKUS) as live:
+            with serving(folder / "data", *flags, stock=FEW, skus=SKUS) as live:
                 yield Place(live, relay, postgres)
     finally:
         postgres.close()
@@ -125,7 +124,7 @@ def test_commits_whose_replies_never_came(place, skus, torn):
     sku = next(skus)
 
     async def story() -> None:
-        sale = Sale(place.server, sku, STOCK)
+        sale = Sale(place.server, sku)
         async with sale.going_on():
             for _ in range(20 if LONG else 5):
                 before = place.proxy.lost
@@ -154,7 +153,7 @@ def test_the_database_is_away_for_a_moment(place, skus, fail):
     sku = next(skus)
 
     async def story() -> None:
-        sale = Sale(place.server, sku, STOCK)
+        sale = Sale(place.server, sku)
         async with sale.going_on():
             for _ in range(5 if LONG else 2):
                 await asyncio.to_thread(fail, place)
@@ -179,7 +178,7 @@ def test_buying_is_answered_in_time_while_postgresql_hangs(place, skus, hang):
     sku = next(skus)
 
     async def story() -> None:
-        sale = Sale(place.server, sku, STOCK)
+        sale = Sale(place.server, sku, spare=next(skus))
         ann = Viewer(place.server, f"ann-{sku}")
         async with staying(ann), sale.going_on():
             hang(place)
@@ -208,10 +207,10 @@ def test_a_worker_that_stops_inside_a_transaction(tmp_path, skus):
     """One of two workers stops while it has the turn to write: the other sells on without a human."""
     sku = next(skus)
     flags = ("--workers", "2", *FLAGS)
-    with serving(tmp_path / "data", *flags, stock=STOCK, skus=(sku,)) as server:
+    with serving(tmp_path / "data", *flags, stock=FEW, skus=(sku,)) as server:
 
         async def story() -> None:
-            sale = Sale(server, sku, STOCK, buyers=12)
+            sale = Sale(server, sku, buyers=12)
             async with sale.going_on():
                 before = server.workers()
                 stopped = await asyncio.to_thread(_stop_in_a_transaction, server, lambda: before)
