@@ -10,11 +10,12 @@ from tests.simulation.planting import Bug
 
 BUGS: Final = STOCK_BUGS | SALES_BUGS
 
-# What the code does not stand today. Each is a name that a sale is spared (`excused`); whoever
-# mends the code takes it away here, and the code as it was becomes a planted bug.
+# What the code does not stand today, and a sale is therefore spared (`excused`). Whoever mends
+# it takes its name away here, and the code as it was becomes a planted bug.
+SPARED: Final = frozenset(
+    {"two orders of a cart", "prices in any order", "void holds", "silent bank"}
+)
+# Those of them that few seeds find.
 STANDING: Final[dict[str, Bug]] = {
-    "two orders of a cart": Bug("one cart of .* became", focus="carts"),
-    "prices in any order": Bug("the gate asks", focus="prices"),
-    "void holds": Bug("is void and back in its cart", theme="all is slow", focus="carts"),
-    "silent bank": Bug("too late: ", focus="money"),
+    "prices in any order": Bug("the gate asks", theme="replies are lost", focus="prices"),
 }

@@ -137,20 +137,21 @@ SALES_BUGS: dict[str, Bug] = {
     "a checkout takes what the first partition has": Bug(
         "not the whole cart",
         [(Inventory, "to_placing", _check_out_the_first_partition)],
-        theme="processes stop for a while",
+        theme="replies are lost",
         focus="carts",
     ),
     "what is on its way back may be refunded again": Bug(
-        "I8", [(refunding, "_left", _left_but_for_what_is_back)], focus="money"
+        "I8", [(refunding, "_left", _left_but_for_what_is_back)], focus="money", found_at=14
     ),
     "money that is not owed is kept": Bug(
-        "I8", [(captures._Capture, "take_and_send_back", _take)], focus="money"
+        "I8", [(captures._Capture, "take_and_send_back", _take)], focus="money", found_at=1
     ),
     "each try of a refund has a key of its own": Bug(
         "a refund is pending|refunded: SQL has",
         [(settling.Settling, "refund", _ask_under_a_new_key)],
         theme="replies are lost",
         focus="money",
+        found_at=1,
     ),
     "older word of the ledger replaces newer": Bug(
         "told again|not at rest|ledger row|v went back",
@@ -162,6 +163,7 @@ SALES_BUGS: dict[str, Bug] = {
         [(orders.Orders, "_once", _keep_the_order_id)],
         theme="requests are given up",
         focus="carts",
+        found_at=5,
     ),
     "a request that is given up gives its units back": Bug(
         "has ended, and may be placed",

@@ -113,12 +113,14 @@ STOCK_BUGS: dict[str, Bug] = {
         [(placing, "read_books", _after(placing.read_books, _unfenced))],
         theme="Redis comes and goes",
         focus="money",
+        found_at=7,
     ),
     "a hold past due ends in Redis alone": Bug(
         "broken_holds|held of|no gate has said|less than",
         [(sweep.Sweep, "end_due", _end_in_redis_alone)],
         theme="processes stop for a while",
         focus="stock",
+        found_at=40,
     ),
     "whoever comes second opens the fence as well": Bug(
         "mending_failed|ledger row|v went back|held of|broken_holds|false sold_out|less than",
@@ -134,24 +136,28 @@ STOCK_BUGS: dict[str, Bug] = {
         lua=[("fence[2] == run", "fence[2] ~= nil")],
         theme="Redis comes and goes",
         focus="stock",
+        found_at=4,
     ),
     "what is told too early is applied": Bug(
         "held of|not at rest|false sold_out|ledger row",
         lua=[("elseif from > g.seq + 1 then", "elseif false then")],
         theme="all is slow",
         focus="stock",
+        found_at=1,
     ),
     "an untold commit is never told": Bug(
         "not at rest|too late",
         [(sweep.Sweep, "tell_lacking", _tell_nobody)],
         theme="processes are killed",
         focus="stock",
+        found_at=2,
     ),
     "an order id is refused before SQL was asked": Bug(
         "is there and was told",
         [(orders.Orders, "_once", _refuse_unasked)],
         theme="requests are given up",
         focus="carts",
+        found_at=1,
     ),
     "an order is answered before its commit": Bug(
         "was told ok and is not there", [(orders.Orders, "_place", _answer_before_commit)]
@@ -161,6 +167,7 @@ STOCK_BUGS: dict[str, Bug] = {
         [(orders.Orders, "_read_back", _unknown_is_refused)],
         theme="replies are lost",
         focus="stock",
+        found_at=2,
     ),
     "a cancelled order gives its units back again": Bug(
         "I1|I2|I4|I7|CHECK constraint", [(closing, "finish_closing", _finish_whatever_it_is)]
@@ -169,6 +176,7 @@ STOCK_BUGS: dict[str, Bug] = {
         "not the price that was shown",
         lua=[("(seen and seen ~= g.price)", "(seen and false)")],
         focus="prices",
+        found_at=1,
     ),
     "only the first line must be in stock": Bug(
         "held of",
@@ -180,5 +188,6 @@ STOCK_BUGS: dict[str, Bug] = {
         ],
         theme="processes are killed",
         focus="stock",
+        found_at=7,
     ),
 }

@@ -12,7 +12,7 @@ from liveroom.orders import LineRequest
 from liveroom.store.ledger import pool_of
 from tests.simulation.bank import reference_of
 from tests.simulation.crowd import Crowd
-from tests.simulation.node import HOLD_TTL_S, Node
+from tests.simulation.node import Node
 from tests.simulation.shop import ROOM
 
 LINES: Final = (
@@ -90,7 +90,7 @@ class Buyers:
             await self._ends(number)
 
     async def _buys_in_a_drop(self, number: int) -> None:
-        """Enters its draw, if it has one, and orders as it opens or as it closes."""
+        """May enter its draw, if it has one, and orders as it opens or as it closes."""
         found: list[Any] = []
         for _ in range(10):
             found = self._crowd.watch.rows(
@@ -103,7 +103,7 @@ class Buyers:
         else:
             return await self._buys(number)
         drop, sku, admission, *times = self._rng.choice(found)
-        if admission == "draw":
+        if admission == "draw" and self._rng.random() < 0.6:
             member = f"b{number % 4}"
             await self._crowd.attempt(lambda node: node.promotions.enter(ROOM, drop, member))
         in_s = (self._rng.choice(times) - self._crowd.world.sql_ms()) / 1000
@@ -135,14 +135,14 @@ class Buyers:
         own = self._rng.random() < 0.7
         buyer = f"c{number}" if own else f"b{number % 4}"
         held: list[Hold] = []
-        until = self._crowd.world.sql_ms() + round(HOLD_TTL_S * 1000)
+        until = self._crowd.world.sql_ms() + round(self._crowd.hold_ttl_s * 1000)
         for (sku, drop), qty in lines.items():
             bucket = f"mia//e:{number}/"
             line = HoldLineRequest(
                 pool=pool_of(sku, drop), sku=sku, drop=drop, qty=qty, bucket=bucket
             )
             held += await self._crowd.attempt(partial(self._hold, number, buyer, line)) or ()
-        await asyncio.sleep(self._rng.choice([0.5, 1.2]) * self._rng.uniform(0.0, HOLD_TTL_S))
+        await asyncio.sleep(self._rng.choice([0.5, 1.2]) * self._rng.random())
         if held or self._rng.random() < 0.2:
             whole = held if own and len(held) == len(lines) else []
             await self._checks_out(number, buyer, whole, until=until)

@@ -22,11 +22,12 @@ Ask = Callable[[Node], Awaitable[Any]]
 class Crowd:
     """The way of everybody to the nodes of a world; what was acknowledged is kept."""
 
-    def __init__(self, world: World, watch: Watch, bank: Bank) -> None:
+    def __init__(self, world: World, watch: Watch, bank: Bank, *, hold_ttl_s: float) -> None:
         self.world = world
         self.watch = watch
         self.rng = world.rng
         self.bank = bank
+        self.hold_ttl_s = hold_ttl_s
         self.nodes: list[Node] = []
         self.broken = 0
         self.acked: dict[str, Any] = {}
@@ -47,7 +48,7 @@ class Crowd:
 
     async def _start_one(self) -> None:
         self._made += 1
-        node = Node(self.world, f"n{self._made}", self.bank)
+        node = Node(self.world, f"n{self._made}", self.bank, hold_ttl_s=self.hold_ttl_s)
         try:
             await node.process.do(node.start())
         except (Gone, LiveroomError):

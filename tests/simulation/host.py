@@ -97,13 +97,13 @@ class Host:
     # ── drops ─────────────────────────────────────────────────────────────────────────────
 
     async def _opens_a_drop(self, number: int) -> None:
-        draw = self._rng.random() < 0.5
+        draw = self._rng.random() < 0.6
         new = NewDrop(
             room=ROOM,
             sku=self._rng.choice(["s1", "s1", "s2"]),
             quantity=1 if draw else self._rng.randint(1, 2),
             price_minor=50,
-            opens_in_ms=1200 if draw else self._rng.choice([0, 600, 900]),
+            opens_in_ms=900 if draw else self._rng.choice([0, 600, 900]),
             lasts_ms=self._rng.choice([400, 1500]),
             limit_per_buyer=self._rng.choice([None, 1]),
             admission="draw" if draw else "first",

@@ -25,7 +25,6 @@ from tests.simulation.loop import Gone, Process
 from tests.simulation.stores import SimDatabase, SimRedis
 from tests.simulation.world import World
 
-HOLD_TTL_S: Final = 1.0
 PLACING_MS: Final = 500
 PAY_WITHIN_S: Final = 2.0
 CLOSING_MAX_S: Final = 1.0
@@ -47,7 +46,7 @@ class Clock:
 class Node:
     """One process: its services, and the chores it does again and again by itself."""
 
-    def __init__(self, world: World, name: str, bank: Bank) -> None:
+    def __init__(self, world: World, name: str, bank: Bank, *, hold_ttl_s: float) -> None:
         self._world = world
         self._rng = world.rng
         self.process = Process(name)
@@ -59,7 +58,7 @@ class Node:
             db,
             client,
             clock,
-            hold_ttl_s=HOLD_TTL_S,
+            hold_ttl_s=hold_ttl_s,
             placing_ms=PLACING_MS,
             monotonic=world.loop.time,
         )

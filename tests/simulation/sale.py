@@ -69,7 +69,7 @@ class Sale:
         self._limit = rng.choice([None, None, 1, 2])
         self._bank = Bank(world)
         self._watch = Watch(world, excused=excused)
-        self._crowd = Crowd(world, self._watch, self._bank)
+        self._crowd = Crowd(world, self._watch, self._bank, hold_ttl_s=rng.choice([1.0, 1.0, 4.0]))
         rush_s = rng.choice([0.05, 0.5, SALE_S / 2])
         self._buyers = Buyers(self._crowd, rush_s, excused=excused)
         self._host = Host(self._crowd, SALE_S, excused=excused)
@@ -96,7 +96,7 @@ class Sale:
 
     async def _everything(self) -> None:
         ways = self._rng.choices(self._focus.ways, k=self._rng.randint(5, 14))
-        silent = "silent bank" not in self._excused and self._rng.random() < 0.3
+        silent = "silent bank" not in self._excused and self._rng.random() < 0.5
         if silent:
             self._world.loop.call_later(self._rng.uniform(0.0, 4.0), self._bank.fall_silent)
         crowd = [self._buyers.come(number, way) for number, way in enumerate(ways)]

@@ -57,6 +57,9 @@ _CHANGES: Final = (
     "Set what",
 )
 
+# What meets others where it is slow: commits, what is told of them, holds that change hands.
+_MEETING: Final = ("write ", "Tell gates", "Give placing")
+
 Hear = Callable[[str, Sequence[Any], Any], None]
 
 
@@ -198,8 +201,8 @@ class World:
         self.loop.pause(process, self.loop.time() + pause_s)
 
     def _hurry(self, what: str) -> float:
-        """How often this call is slow: commits and what is told of them meet others there."""
-        return max(self.slow, 0.2) if what.startswith(("write ", "Tell gates")) else self.slow
+        """How often this call is slow."""
+        return max(self.slow, 0.2) if what.startswith(_MEETING) else self.slow
 
     async def _reach(self, process: Process, slow: float) -> None:
         late = self.rng.random() < slow
