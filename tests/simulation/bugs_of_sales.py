@@ -1,4 +1,4 @@
-"""Planted bugs of drops, waitlists, carts, money, and requests that are given up."""
+"""Planted bugs of drops, waitlists, money, and requests that are given up."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Any
 
 from liveroom import captures, drawing, orders, refunding, settling
 from liveroom.deciding import Tally
-from liveroom.errors import Refused
 from liveroom.ids import new_id
-from liveroom.inventory import Inventory
 from liveroom.promotions import Promotions
 from liveroom.store import waiting
 from liveroom.waitlist import Waitlist
@@ -35,21 +33,6 @@ def _drops_always_sell(self: Any, hold: Any, *, buy_now: bool) -> bool:
 
 async def _close_in_sql_alone(self: Any, pool: str, joined: int) -> None:
     await self._db.write(lambda conn: waiting.close(conn, pool, joined))
-
-
-# ── carts ─────────────────────────────────────────────────────────────────────────────────
-
-
-async def _check_out_the_first_partition(
-    self: Any, buyer: str, room: str, order: str | None = None
-) -> Any:
-    for part in self._fences.partitions:
-        epoch, held = await self._fences.call(part, self._gates.place, f"{room}/{buyer}", order)
-        if held is None:
-            raise Refused("hold_expired")
-        if held.holds:
-            return self._deadlines.holds(held, epoch)
-    raise Refused("hold_expired")
 
 
 # ── money ─────────────────────────────────────────────────────────────────────────────────
@@ -133,12 +116,6 @@ SALES_BUGS: dict[str, Bug] = {
         "not at rest: sku:s1: SQL has .* the gate",
         [(Waitlist, "_close", _close_in_sql_alone)],
         focus="waiting",
-    ),
-    "a checkout takes what the first partition has": Bug(
-        "not the whole cart",
-        [(Inventory, "to_placing", _check_out_the_first_partition)],
-        theme="replies are lost",
-        focus="carts",
     ),
     "what is on its way back may be refunded again": Bug(
         "I8", [(refunding, "_left", _left_but_for_what_is_back)], focus="money", found_at=14
