@@ -44,6 +44,18 @@ async def flush(redis_url: str) -> None:
     await client.aclose()
 
 
+async def evict(client, key: str) -> None:
+    """Have Redis forget this key by itself: of all that is there, it alone may go."""
+    await client.expire(key, 3_600)
+    try:
+        await client.config_set("maxmemory", 1)
+        async with asyncio.timeout(5):
+            while await client.exists(key):  # noqa: ASYNC110 - Redis evicts when it likes
+                await asyncio.sleep(0)
+    finally:
+        await client.config_set("maxmemory", 0)
+
+
 async def code_of(call) -> str:
     with pytest.raises(LiveroomError) as refusal:
         await call
@@ -208,6 +220,33 @@ def test_a_redis_that_may_forget_sells_nothing(run, db, redis_url) -> None:
             assert node.unfit is None
             await node.hold(wanted("o1", line("s1")))
             assert (await db.read(lambda conn: ledger.fence(conn, 0))).epoch == epoch
+
+    run(story())
+
+
+def test_a_node_that_begins_while_redis_forgets(run, db, redis_url) -> None:
+    """What was evicted before it looked, and there was nobody else to see it, is rebuilt."""
+
+    async def story() -> None:
+        client = scripts.connect(redis_url)
+        async with opened(db, redis_url) as node:
+            await node.hold(wanted("c1", line("s1", 2), kind="held"))
+        epoch = (await db.read(lambda conn: ledger.fence(conn, 0))).epoch
+        await client.config_set("maxmemory-policy", "volatile-ttl")
+        try:
+            await evict(client, f"lr:{{s0}}:{epoch}:carts")
+            async with opened(db, redis_url) as node:
+                await node.check_once()
+                assert "volatile-ttl" in node.unfit
+                await client.config_set("maxmemory-policy", "noeviction")
+                await node.check_once()
+                assert node.unfit is None
+                assert (await node.left(["sku:s1"]))["sku:s1"][0] == 6
+                await audited(db, node)
+        finally:
+            await client.config_set("maxmemory-policy", "noeviction")
+            await client.aclose()
+        assert (await db.read(lambda conn: ledger.fence(conn, 0))).epoch == epoch + 1
 
     run(story())
 

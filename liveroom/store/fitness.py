@@ -42,6 +42,8 @@ class Fitness:
         policies = {str(one.get("maxmemory_policy", NO_EVICTION)) for one in servers}
         evicted = {str(one["run_id"]): int(one["evicted_keys"]) for one in servers}
         if others := policies - {NO_EVICTION}:
+            if self._evicted is None:  # what went before this node began is lost all the same
+                self._evicted = {}
             self._set(f"maxmemory-policy is {min(others)}, not {NO_EVICTION}")
             return
         before = evicted if self._evicted is None else self._evicted
