@@ -81,7 +81,7 @@ class Orders:
         self._inventory = inventory
         self._counters = counters
         self._pay_within_ms = round(pay_within_s * 1000)
-        self._under_way: dict[str, list[asyncio.Future[None]]] = {}
+        self._under_way: dict[str, list[asyncio.Future[Unavailable | None]]] = {}
         self._placing = Batcher(self._place, size_max=BATCH_MAX, waiting_max=WAITING_MAX)
         self._lookups = Batcher(self._look_up, size_max=LOOKUPS_MAX, waiting_max=WAITING_MAX)
         self._recent = Recent(db)
@@ -192,14 +192,37 @@ class Orders:
 
         What waited, or says that it was sent before, may be an order already: SQL is asked
         first, since an attempt would hold its units a second time and others find them gone.
+        Where a store was away for one, it was for all that waited: none waits a second time.
         """
         asked = again
         while order in self._under_way:
             asked = True
             waiter = asyncio.get_running_loop().create_future()
             self._under_way[order].append(waiter)
-            await waiter
+            if (away := await waiter) is not None:
+                raise away
         self._under_way[order] = []
+        away = None
+        try:
+            return await self._first_or(order, buyer, content, attempt, asked=asked)
+        except Unavailable as fault:
+            away = fault
+            raise
+        finally:
+            for waiter in self._under_way.pop(order):
+                if not waiter.done():
+                    waiter.set_result(away)
+
+    async def _first_or(
+        self,
+        order: str,
+        buyer: str,
+        content: str,
+        attempt: Callable[[], Awaitable[shapes.Order]],
+        *,
+        asked: bool,
+    ) -> shapes.Order:
+        """The first answer if there is one, which is looked for at once where it is `asked`."""
         try:
             known = await self._lookups.submit(order) if asked else None
             if known is None:
@@ -210,10 +233,6 @@ class Orders:
             known = await self._lookups.submit(order)
             if known is None or refusal.code == "id_reused":
                 raise
-        finally:
-            for waiter in self._under_way.pop(order):
-                if not waiter.done():
-                    waiter.set_result(None)
         answer = first_answer(known, buyer, content)
         if isinstance(answer, Invalid):
             raise answer

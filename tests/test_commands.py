@@ -22,6 +22,7 @@ from liveroom.auth import Member
 from liveroom.commands import COMMANDS, Who
 from liveroom.errors import LiveroomError, Refused
 from liveroom.ids import new_id
+from liveroom.store.scripts import connect
 
 
 @pytest.fixture
@@ -338,6 +339,27 @@ def test_same_request_many_times_at_once_is_done_once(run, house):
             assert {one["message"]["id"] for one in said} == {said[0]["message"]["id"]}
             assert len((await h.onair.draw("r1")).messages) == 1
             assert (await h.do(ANN, "cart.show"))["cart"]["lines"][0]["qty"] == 2
+
+    run(story())
+
+
+def test_same_request_many_times_at_once_waits_once_for_a_store(run, house, redis_url):
+    """While Redis hangs they are all answered in the time that one of them takes."""
+
+    async def story():
+        async with house() as h:
+            other = connect(redis_url)
+            await other.client_pause(60_000, all=False)
+            try:
+                async with asyncio.timeout(3):
+                    asked = (h.do(ANN, "cart.add", key="k1", sku="a", qty=2) for _ in range(10))
+                    codes = await asyncio.gather(*map(code, asked))
+            finally:
+                await other.execute_command("CLIENT", "UNPAUSE")
+                await other.aclose()
+            assert set(codes) == {"store_down"}
+            cart = (await h.do(ANN, "cart.add", key="k1", sku="a", qty=2))["cart"]
+            assert cart["lines"][0]["qty"] == 2
 
     run(story())
 

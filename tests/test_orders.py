@@ -17,7 +17,7 @@ from liveroom.errors import LiveroomError, Unavailable
 from liveroom.inventory import HoldLineRequest, HoldRequest
 from liveroom.orders import LineRequest
 from liveroom.payments import Started
-from liveroom.store import ledger, tables
+from liveroom.store import ledger, scripts, tables
 from liveroom.store.database import CommitUnknown, Database
 from liveroom.store.gates import Gates
 
@@ -190,6 +190,26 @@ def test_parallel_retries_are_one_order(run, db, redis_url) -> None:
             await two.settle_down()
             assert await one.left() == 4
             await one.check()
+
+    run(story())
+
+
+def test_retries_wait_for_a_store_that_hangs_once(run, db, redis_url) -> None:
+    """Ten of one order id are all answered in the time that one of them takes."""
+
+    async def story() -> None:
+        async with floor(db, redis_url, {"s1": 5}) as shop:
+            other = scripts.connect(redis_url)
+            await other.client_pause(60_000, all=False)
+            try:
+                async with asyncio.timeout(3):
+                    codes = await asyncio.gather(*(code_of(shop.buy("o1")) for _ in range(10)))
+            finally:
+                await other.execute_command("CLIENT", "UNPAUSE")
+                await other.aclose()
+            assert set(codes) == {"store_down"}
+            assert (await shop.buy("o1", again=True)).state == "placed"
+            await shop.check()
 
     run(story())
 

@@ -17,7 +17,7 @@ from liveroom import rooms
 from liveroom.auth import Member
 from liveroom.commands import buying, promoting, staging, talking
 from liveroom.commands.calls import Call, Command, Run, Services, Who
-from liveroom.errors import Denied, Invalid
+from liveroom.errors import Denied, Invalid, Unavailable
 from liveroom.ids import new_id
 
 __all__ = ["COMMANDS", "Command", "Commands", "Services", "Who"]
@@ -28,7 +28,7 @@ class Commands:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._running: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._running: dict[tuple[str, str], asyncio.Future[Unavailable | None]] = {}
 
     async def run(
         self, room: str, member: Member, cmd: str, data: dict[str, Any], key: str | None = None
@@ -64,9 +64,12 @@ class Commands:
         if not 1 <= len(key) <= args.KEY_MAX:
             raise Invalid("bad_argument", f"A key has 1 to {args.KEY_MAX} characters.")
         backplane, mine = self._services.backplane, (call.member.id, key)
-        while mine in self._running:  # the same request twice at once: the second waits
-            await asyncio.wait([self._running[mine]])
+        while running := self._running.get(mine):  # the same request twice at once: it waits
+            await asyncio.wait([running])
+            if (away := running.result()) is not None:
+                raise away  # a store was away for the first: nobody waits for it a second time
         self._running[mine] = asyncio.get_running_loop().create_future()
+        away = None
         try:
             first = await backplane.recall(*mine)
             if first is not None:
@@ -77,8 +80,11 @@ class Commands:
             answer = await run(call)
             await backplane.remember(*mine, call.content, answer)
             return answer
+        except Unavailable as fault:
+            away = fault
+            raise
         finally:
-            self._running.pop(mine).set_result(None)
+            self._running.pop(mine).set_result(away)
 
 
 def refuse_unless_may(who: Who, member: Member, room: str) -> None:
