@@ -15,6 +15,7 @@ import msgspec
 from liveroom import shapes
 from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
 from liveroom.inventory import Hold, Told
+from liveroom.money import AMOUNT_MAX
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,7 +149,8 @@ class Tally:
 
     def refusal(self, wish: Wish) -> LiveroomError | None:
         """Why the wish cannot be met, in the fixed order of refusals."""
-        return self._unfenced(wish) or self._not_open(wish) or self._short(wish)
+        unfit = self._unfenced(wish) or self._too_dear(wish)
+        return unfit or self._not_open(wish) or self._short(wish)
 
     def refusal_of_stock(self, wish: Wish) -> LiveroomError | None:
         """Why the holds themselves cannot be placed, whatever the room's state."""
@@ -168,6 +170,12 @@ class Tally:
             currencies.add(pool.currency)
         if len(currencies) > 1:
             return Invalid("bad_argument", "One order is in one currency.")
+        return None
+
+    def _too_dear(self, wish: Wish) -> LiveroomError | None:
+        """No payment is of more, and sums beyond it are not exact in every client."""
+        if sum(hold.qty * hold.price_minor for hold in wish.holds) > AMOUNT_MAX:
+            return Invalid("bad_argument", "One order comes to too much.")
         return None
 
     def _not_open(self, wish: Wish) -> LiveroomError | None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from liveroom.deciding import Books, Known, Pool, Wish, decide
 from liveroom.inventory import Hold
+from liveroom.money import AMOUNT_MAX
 from liveroom.shapes import Order
 
 NOW = 1_790_000_000_000
@@ -90,6 +91,14 @@ def test_one_sku_on_two_lines_must_fit_as_one_number() -> None:
     plan = decide([wish("o1", hold("a", qty=3), hold("b", qty=3))], books(), PAY_WITHIN)
     assert codes(plan) == ["sold_out"]
     assert not plan.lines
+
+
+def test_an_order_of_more_than_any_payment_is_refused() -> None:
+    """What nobody could pay is not placed; one that comes to the largest amount is."""
+    dear = [hold("a", qty=1, price_minor=AMOUNT_MAX), hold("b", "s2", 1, price_minor=1)]
+    plan = decide([wish("o1", *dear), wish("o2", hold("c", price_minor=AMOUNT_MAX))], books(), 0)
+    assert codes(plan) == ["bad_argument", "placed"]
+    assert (plan.void, plan.ended) == (["a", "b"], ["a", "b"])
 
 
 @pytest.mark.parametrize(
