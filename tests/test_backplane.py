@@ -18,7 +18,7 @@ from liveroom.clock import ServerClock
 from liveroom.errors import Invalid, Unavailable
 from liveroom.events import Event, Position
 from liveroom.store import keys, scripts
-from liveroom.store.backplane import Backplane, Batch, Item
+from liveroom.store.backplane import READ_BYTES_MAX, Backplane, Batch, Item
 from liveroom.store.valkey import EmbeddedValkey
 
 
@@ -210,6 +210,26 @@ def test_reading_since_a_position(redis_url, run):
             assert await texts(end._replace(seq=0)) is None, "one is gone"
 
     run(story())
+
+
+def test_reading_large_events(redis_url, run):
+    """One call reads a bounded number of bytes, and at least one event; calls go on from there."""
+
+    async def story():
+        async with nodes(redis_url, 1) as (node,):
+            plane = node.plane
+            for _ in range(24):
+                await plane.publish("r1", notice("x" * 200_000))
+            at = (await plane.position(["r1"]))["r1"]._replace(seq=0)
+            counts = []
+            while page := await plane.read("r1", at):
+                assert page[0].seq == at.seq + 1
+                at = at._replace(seq=page[-1].seq)
+                counts.append(len(page))
+            await plane.publish("r1", notice("y" * 2 * READ_BYTES_MAX))
+            return at.seq, counts, len(await plane.read("r1", at))
+
+    assert run(story()) == (24, [6, 6, 6, 6], 1)
 
 
 def test_a_room_nobody_published_in_has_a_position(redis_url, run):

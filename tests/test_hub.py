@@ -126,6 +126,46 @@ def test_a_herd_of_returners_reads_the_log_once(run):
     run(story())
 
 
+class Paged(Store):
+    """A log that is read in pages, of ten events at most."""
+
+    async def read(self, room, since, limit):
+        read = await super().read(room, since, 1 << 30)
+        return None if read is None else read[: min(limit, 10)]
+
+
+@pytest.mark.parametrize(
+    ("lacks", "bytes_each", "pages", "mode"),
+    [
+        (35, 10, 4, "resumed"),
+        (95, 20_000, 10, "resumed"),
+        (95, 60_000, 9, "snapshot"),
+        (999, 10, 100, "resumed"),
+        (1000, 10, 0, "snapshot"),
+    ],
+)
+def test_the_log_is_read_in_pages_and_no_further_than_is_of_use(
+    run, lacks, bytes_each, pages, mode
+):
+    """Until the ring follows; where it never could, no more is read than answer and ring hold."""
+
+    async def story():
+        store = Paged()
+        for _ in range(lacks):
+            store.notice("x" * bytes_each)
+        hub = store.hub()
+        await join(hub)
+        hub.deliver("r1", "e1", [store.notice()])
+        back = await join(hub, "bob", since=Position("e1", 0))
+        assert (len(store.reads), back.ok["mode"]) == (pages, mode)
+        if mode == "resumed":
+            told = [event["seq"] for event in back.ok["events"]]
+            await until(lambda: told + back.seqs == [*range(1, lacks + 2)])
+        await hub.close()
+
+    run(story())
+
+
 @pytest.mark.parametrize(
     ("since", "why"),
     [(Position("e0", 3), "another epoch"), (Position("e1", 99), "ahead of the log")],

@@ -25,6 +25,8 @@ BATCH_MAX: Final = 256
 WAITING_MAX: Final = 20_000
 MESSAGES_SHOWN: Final = 50
 READ_MAX: Final = 1001
+READ_BYTES_MAX: Final = 1024 * 1024
+"""After so many bytes of a log one call reads no more of it: nothing else runs meanwhile."""
 ANSWER_TTL_S: Final = 24 * 3600
 
 __all__ = ["Backplane", "Batch", "Item", "RoomState"]
@@ -202,15 +204,19 @@ class Backplane:
         return found
 
     async def read(self, room: str, since: Position, limit: int = READ_MAX) -> list[Event] | None:
-        """The logged events after `since`, oldest first, at most `limit`.
+        """The next logged events after `since`, oldest first, at most `limit`.
 
+        Fewer, though at least one, where they are large: the others follow the last of them.
         None where the epoch differs, `since` is ahead of the log, or one of them is gone.
         """
-        epoch, seq, rows = await self._position(self._client, *_position_call(room, since, limit))
+        epoch, seq, rows, is_cut = await self._position(
+            self._client, *_position_call(room, since, limit)
+        )
         if epoch.decode() != since.epoch or since.seq > seq:
             return None
         events = [items.logged_of(entry, fields) for entry, fields in rows]
-        expected = range(since.seq + 1, since.seq + 1 + min(limit, seq - since.seq))
+        count = len(events) if is_cut else min(limit, seq - since.seq)
+        expected = range(since.seq + 1, since.seq + 1 + count)
         return events if [event.seq for event in events] == list(expected) else None
 
     async def room_state(self, room: str) -> RoomState:
@@ -302,7 +308,8 @@ def _room_keys(room: str) -> list[str]:
 
 
 def _position_call(room: str, since: Position, limit: int) -> tuple[list[str], list[Any]]:
-    return _room_keys(room)[:3], [_fresh_epoch(), since.epoch, since.seq, limit]
+    wanted = [since.epoch, since.seq, limit, READ_BYTES_MAX]
+    return _room_keys(room)[:3], [_fresh_epoch(), *wanted]
 
 
 def _positions_call(part: int, rooms: Sequence[str]) -> tuple[list[str], list[Any]]:

@@ -94,7 +94,7 @@ class Live:
         return answer(await self._commands.run(room, by, command.cmd, command.data, key))
 
     async def read_events(self, request: Request) -> Response:
-        """Logged events after `?since=<epoch>:<seq>`, at most 1,000; `next` continues.
+        """Logged events after `?since=<epoch>:<seq>`, at most 1,000 or a MiB; `next` continues.
 
         A position the log does not reach back to is `not_found`: take the snapshot.
         """
@@ -103,16 +103,17 @@ class Live:
         since = parse_since(request.query_params.get("since"))
         if since is None:
             raise Invalid("bad_argument", "`since` is <epoch>:<seq>.")
-        events = await self._services.backplane.read(room, since, EVENTS_MAX + 1)
+        backplane = self._services.backplane
+        events = await backplane.read(room, since, EVENTS_MAX)
         if events is None:
             raise Invalid("not_found", "The log does not reach back to there; take the snapshot.")
-        shown = events[:EVENTS_MAX]
-        last = shown[-1].seq if shown else since.seq
-        position = f"{since.epoch}:{last}"
+        last = since._replace(seq=events[-1].seq or 0) if events else since
+        position = f"{last.epoch}:{last.seq}"
+        end = (await backplane.position([room]))[room]
         return answer(
             {
-                "items": [event.on_wire() for event in shown],
-                "next": position if len(events) > EVENTS_MAX else None,
+                "items": [event.on_wire() for event in events],
+                "next": position if end != last else None,
                 "position": position,
             }
         )

@@ -21,7 +21,7 @@ from liveroom.events import Delivery, Event, Position
 from liveroom.wire import codec
 from liveroom.wire.codec import Format
 from liveroom.wire.fanout import TICK_MAX_S, close_all
-from liveroom.wire.joining import RESUME_MAX, SNAPSHOT, Missed, join_ok
+from liveroom.wire.joining import RESUME_BYTES_MAX, RESUME_MAX, SNAPSHOT, Missed, join_ok
 from liveroom.wire.live import Counts, LiveRoom, Picture
 from liveroom.wire.outbox import POSITION_LOST, REPLACED, Seat
 from liveroom.wire.repair import NO_LOG, ReadLog, ReadPositions, Repairs
@@ -30,6 +30,8 @@ from liveroom.wire.ring import Encoded
 log = logging.getLogger("liveroom.hub")
 
 EARLY_MAX: Final = 2000
+READERS_MAX: Final = 4
+"""How many read logs for returners at once: each may take what answer and ring hold."""
 LINGER_S: Final = 10.0
 CHECK_EVERY_S: Final = 2.0
 
@@ -48,8 +50,9 @@ class Hub:
     """Carries events to seats, and seats into rooms.
 
     Args:
-        log: Logged events after a position, at most so many; None when they are not all
-            there, the epoch is another, or the position is ahead of the log.
+        log: The next logged events after a position, at most so many and none only at the
+            end; None when they are not all there, the epoch is another, or the position is
+            ahead of the log.
         picture: The room as a joiner sees it, folded at its own `epoch` and `seq`.
         positions: Where the logs of these rooms are now; rooms without a log are left out.
         subscribe: Called before a room's picture is read; batches arrive from then on.
@@ -93,6 +96,7 @@ class Hub:
         self._opening: dict[str, _Opening] = {}
         self._members: dict[str, tuple[Seat, ...]] = {}
         self._repairs = Repairs(log=log, positions=positions, live=self._rooms.get, lose=self._lose)
+        self._reading = asyncio.Semaphore(READERS_MAX)
         self._reads: dict[tuple[LiveRoom, int], asyncio.Task[list[Encoded] | None]] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -179,6 +183,8 @@ class Hub:
             return SNAPSHOT
         if live.ring.holds(since.seq):
             return Missed.of([], since.seq, live)
+        if since.seq < live.flushed - RESUME_MAX:
+            return SNAPSHOT
         task = self._reads.get((live, since.seq))
         if task is None:
             task = self._reads[live, since.seq] = self._spawn(self._read(live, since))
@@ -187,11 +193,30 @@ class Hub:
         return SNAPSHOT if read is None else Missed.of(read, since.seq, live)
 
     async def _read(self, live: LiveRoom, since: Position) -> list[Encoded] | None:
-        """What the log holds after `since`: read and encoded once for all who ask meanwhile."""
-        events = await self._log(live.room, since, RESUME_MAX + 1)
-        if events is None or len(events) > RESUME_MAX:
-            return None
-        encoded = [Encoded(event) for event in events]
+        """What the log holds after `since`: read and encoded once for all who ask meanwhile.
+
+        It ends where the ring begins. None where that is too far: of what an answer has no
+        room for, the ring must hold all, and it is bounded too.
+        """
+        async with self._reading:
+            # Whoever read before may have brought the ring as far.
+            return [] if live.ring.holds(since.seq) else await self._read_pages(live, since)
+
+    async def _read_pages(self, live: LiveRoom, since: Position) -> list[Encoded] | None:
+        encoded: list[Encoded] = []
+        bytes_left, at = RESUME_BYTES_MAX + self._ring_bytes_max, since
+        while not encoded or at.seq < live.ring.first - 1:
+            events = await self._log(live.room, at, RESUME_MAX + 1 - len(encoded))
+            if events is None:
+                return None
+            if not events:
+                break
+            newer = [Encoded(event) for event in events]
+            encoded += newer
+            bytes_left -= sum(len(one.to(Format.JSON)) for one in newer)
+            if len(encoded) > RESUME_MAX or bytes_left < 0:
+                return None
+            at = at._replace(seq=events[-1].seq or 0)
         live.ring.extend_back(encoded)
         return encoded
 
