@@ -69,6 +69,7 @@ class OnAir:
         self._audience: Audience | None = None
         self._pictures: dict[str, Picture] = {}
         self._newer: dict[str, Facts] = {}
+        self._shown: dict[str, dict[str, dict[str, str]]] = {}  # the pools a room shows
         self._showing: dict[str, set[str]] = {}  # the rooms that show a pool
         self._pools: dict[str, dict[str, str]] = {}  # how events name it
         self._taps = Taps(backplane, clock, self._kinds)
@@ -116,7 +117,7 @@ class OnAir:
         """Drop the picture of a room that nobody watches here any more."""
         self._pictures.pop(room, None)
         self._newer.pop(room, None)
-        self._reindex()
+        self._show(room, {})
 
     def shown(self, room: str) -> Picture | None:
         """The room's picture, while somebody watches it here."""
@@ -182,8 +183,9 @@ class OnAir:
     def stock_changed(self, changes: Iterable[tuple[str, int, int]]) -> None:
         """Pass `(pool, left, v)` on to every room here that shows the SKU or drop."""
         for pool, left, v in changes:
-            for room in self._showing.get(pool, ()):
-                data = {**self._pools[pool], "left": left, "v": v}
+            named = self._pools.get(pool, {})
+            for room in list(self._showing.get(pool, ())):  # what is passed on may change it
+                data = {**named, "left": left, "v": v}
                 self._pass_on(room, Event("stock.changed", data, self._clock.now_ms()))
 
     async def _stock_events(self, pools: Mapping[str, dict[str, str]]) -> list[Event]:
@@ -203,15 +205,22 @@ class OnAir:
         if self._audience is not None:
             self._audience.state(room, event)
 
-    def _index(self, _picture: Picture) -> None:
-        self._reindex()
+    def _index(self, picture: Picture) -> None:
+        room = picture.room["id"]
+        if self._pictures.get(room) is picture:
+            self._show(room, picture.pools)
 
-    def _reindex(self) -> None:
-        self._showing, self._pools = {}, {}
-        for room, picture in self._pictures.items():
-            self._pools |= picture.pools
-            for pool in picture.pools:
-                self._showing.setdefault(pool, set()).add(room)
+    def _show(self, room: str, pools: dict[str, dict[str, str]]) -> None:
+        """Note what a room shows now; it costs what this room shows, however many others do."""
+        for pool in self._shown.pop(room, {}).keys() - pools.keys():
+            self._showing[pool].discard(room)
+            if not self._showing[pool]:
+                del self._showing[pool], self._pools[pool]
+        for pool, named in pools.items():
+            self._showing.setdefault(pool, set()).add(room)
+            self._pools[pool] = named
+        if pools:
+            self._shown[room] = pools
 
     # ── after a cut subscription ──────────────────────────────────────────────────────────
 
@@ -277,10 +286,10 @@ class OnAir:
             await self._viewers.tell({room: audience.viewers(room) for room in self._pictures})
 
     async def _read_stock(self) -> None:
-        for event in await self._stock_events(self._pools):
+        for event in await self._stock_events(dict(self._pools)):
             drop = event.data.get("drop")
             pool = f"sku:{event.data['sku']}" if drop is None else f"drop:{drop}"
-            for room in self._showing.get(pool, ()):
+            for room in list(self._showing.get(pool, ())):
                 if not self._pictures[room].knows_stock(event.data):
                     self._pass_on(room, event)
 

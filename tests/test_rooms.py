@@ -413,6 +413,35 @@ def test_stock_reaches_the_rooms_that_show_the_sku(run, house):
     run(story())
 
 
+class Looked(list):
+    """A shelf that counts how often it is looked through."""
+
+    times = 0
+
+    def __iter__(self):
+        self.times += 1
+        return super().__iter__()
+
+
+def test_rooms_that_come_and_go_beside_many_others(run, house):
+    """What a room shows is noted without a look at other rooms: a thousand return at once."""
+
+    async def story():
+        async with house() as h:
+            await h.rooms.create(NewRoom(title="Two", host="c1", id="r2", shelf=["p1", "p2"]))
+            picture = await h.onair.picture("r1")
+            shelf = picture.shelf = Looked(picture.shelf)
+            await h.onair.picture("r2")
+            h.onair.stock_changed([("sku:p1.m", 4, 11)])
+            assert sorted(room for room, _ in h.passed) == ["r1", "r2"]
+            h.onair.forget("r2")
+            h.onair.stock_changed([("sku:p1.m", 3, 12)])
+            assert [room for room, _ in h.passed[2:]] == ["r1"]
+            assert shelf.times == 0
+
+    run(story())
+
+
 def test_beat_tells_taps_viewers_and_newer_stock(run, house):
     """Taps and viewers cross Redis once a beat; stock is passed on only when it is newer."""
 
