@@ -188,8 +188,24 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+class _Leave(threading.Event):
+    """Set once the server is asked to end, also while the asking still waits to be handled."""
+
+    def __init__(self, signals: list[int]) -> None:
+        super().__init__()
+        self._signals = signals
+
+    def is_set(self) -> bool:
+        """Whether it is to end."""
+        asked = signal.SIGTERM in self._signals or signal.SIGINT in self._signals
+        return asked or super().is_set()
+
+
 class Supervisor(multiprocess.Multiprocess):
-    """Keeps `workers` processes serving the port; SIGHUP replaces them one after another."""
+    """Keeps `workers` processes serving the port; SIGHUP replaces them one after another.
+
+    A replacement that is under way ends at once when the server is asked to end.
+    """
 
     config: Config
     processes: list[multiprocess.Process]
@@ -198,6 +214,7 @@ class Supervisor(multiprocess.Multiprocess):
         self, config: Config, listener: socket.socket, on_ready: Callable[[], None]
     ) -> None:
         super().__init__(config, [listener])
+        self.should_exit = _Leave(self.signal_queue)
         self._on_ready = on_ready
 
     def init_processes(self) -> None:
@@ -225,15 +242,28 @@ class Supervisor(multiprocess.Multiprocess):
     def restart_all(self) -> None:
         """Replace each worker, the new one serving before the old one drains."""
         for place, old in enumerate(self.processes):
+            if self.should_exit.is_set():
+                return
             new = self._started(place)
             if not new.wait_until_ready(_START_MAX_S, self.should_exit):
-                log.error("a new worker was not ready in time; keeping the old one")
+                if not self.should_exit.is_set():
+                    log.error("a new worker was not ready in time; keeping the old one")
                 new.kill()
                 new.join()
                 return
-            old.terminate()
-            old.join()
             self.processes[place] = new
+            old.terminate()
+            if not self._has_ended(old):
+                self.processes.append(old)  # it drains together with the others
+                return
+
+    def _has_ended(self, old: multiprocess.Process) -> bool:
+        """Wait for a worker that drains; False when the server is asked to end meanwhile."""
+        while old.process.is_alive():
+            if self.should_exit.is_set():
+                return False
+            old.process.join(0.1)
+        return True
 
     def handle_ttin(self) -> None:
         """One worker more."""

@@ -283,6 +283,22 @@ def test_hangup_replaces_the_workers(server):
         seat.leave()
 
 
+def test_asked_to_stop_while_it_replaces_its_workers(tmp_path):
+    """It stops within the time that one drain may take, however many workers are still to come."""
+    live = Live(tmp_path / "data", "--workers", "3", "--drain-s", "6")
+    try:
+        live.start()
+        before = live.workers()
+        live.send(signal.SIGHUP)
+        live.send(signal.SIGHUP)
+        _until(lambda: bool(live.workers() - before))
+        asked_s = time.monotonic()
+        assert live.stop() == 0
+        assert time.monotonic() - asked_s < 12
+    finally:
+        live.close()
+
+
 def test_valkey_is_restarted_and_stock_rebuilt(tmp_path):
     """A killed Valkey comes back, the fence is raised, and sales go on by themselves."""
     live = Live(tmp_path / "data").start()
