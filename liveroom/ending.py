@@ -34,6 +34,7 @@ ASKED_AT_ONCE_MAX: Final = 8
 """Payments that one provider is asked to close at the same time."""
 CLOSE_MAX_S: Final = 12.0
 """How long an order waits in one go, for its turn to be asked and then for its provider."""
+ASK_S: Final = 2.0
 BATCH_MAX: Final = 64
 WAITING_MAX: Final = 10_000
 
@@ -93,7 +94,7 @@ class Ending:
             return
         patient_since = await self._db.now_ms() - self._closing_max_ms
         outcomes = await asyncio.gather(
-            *(self._close_and_end(one, late=one.since <= patient_since) for one in closings),
+            *(self._close_and_end(one, (one.since - patient_since) / 1000) for one in closings),
             return_exceptions=True,
         )
         for fault in outcomes:
@@ -136,8 +137,18 @@ class Ending:
                 return []
         return [one for order in ids for one in await self._begin([order])]
 
-    async def _close_and_end(self, one: Closing, *, late: bool) -> None:
-        if await self._close_payments(one) or late:
+    async def _close_and_end(self, one: Closing, patience_s: float) -> None:
+        """End the order once its payments are closed, or it has been closing for too long.
+
+        Its providers are asked for a moment even then: it may be the first time.
+        """
+        try:
+            async with asyncio.timeout(max(ASK_S, patience_s)):
+                ends = await self._close_payments(one) or patience_s <= 0
+        except TimeoutError:
+            log.warning("orders.ended_unasked", order=one.order)
+            ends = True
+        if ends:
             point("expiry.payments_closed")
             await self._ends.submit(one.order)
 

@@ -190,4 +190,21 @@ STOCK_BUGS: dict[str, Bug] = {
         focus="stock",
         found_at=7,
     ),
+    "two orders share what a cart has in two partitions": Bug(
+        "one cart of",
+        lua=[("if not spent[h[ORDER]] then", "if false then")],
+        focus="carts",
+    ),
+    "a checkout that is past due gives its cart back": Bug(
+        "is void and back in its cart",
+        lua=[("(not h[SHARED] and h[DUE] > now)", "true")],
+        theme="all is slow",
+        focus="carts",
+    ),
+    "an older price replaces a newer one": Bug(
+        "the gate asks",
+        lua=[("version >= (g.price_v or 0)", "true")],
+        theme="replies are lost",
+        focus="prices",
+    ),
 }

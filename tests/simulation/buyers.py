@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -29,11 +29,10 @@ LINES: Final = (
 class Buyers:
     """The crowd's buyers. Those whose numbers are alike modulo 4 are one person."""
 
-    def __init__(self, crowd: Crowd, rush_s: float, *, excused: Collection[str] = ()) -> None:
+    def __init__(self, crowd: Crowd, rush_s: float) -> None:
         self._crowd = crowd
         self._rng = crowd.rng
         self._rush_s = rush_s
-        self._excused = excused
 
     async def come(self, number: int, way: str) -> None:
         """One who buys in some way, and may wait, pay or cancel."""
@@ -170,7 +169,7 @@ class Buyers:
         tabs = [self._crowd.order(order, ask, patience=5)]
         if self._rng.random() < 0.4:
             tabs.append(self._crowd.order(order, ask, patience=5))
-        if self._rng.random() < 0.4 and "two orders of a cart" not in self._excused:
+        if self._rng.random() < 0.4:
             other = f"{order}x"
             tabs.append(self._crowd.order(other, partial(ask, order=other), patience=2))
         answers = [one for one in await asyncio.gather(*tabs) if one is not None]

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import sys
 import traceback
-from collections.abc import Collection, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,7 +57,6 @@ def simulate(
     lua: Sequence[tuple[str, str]] = (),
     theme: str | None = None,
     focus: str | None = None,
-    excused: Collection[str] = (),
 ) -> Outcome:
     """One run of a sale under this seed; what goes wrong in it is the seed's, or of the theme."""
     loop = Loop()
@@ -77,7 +76,7 @@ def simulate(
         _set_sql_clock(database, world)
         stack.enter_context(_heeded_logs(world))
         try:
-            sale = Sale(world, focus=focus, excused=excused)
+            sale = Sale(world, focus=focus)
             loop.run_until_complete(asyncio.wait_for(sale.run(), 600))
             wrong = None
         except Exception:  # noqa: BLE001 - whatever it is, it is what the seed has found

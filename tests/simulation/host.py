@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -23,11 +23,10 @@ DEEDS_MAX: Final = 8
 class Host:
     """Restocks, counts out, changes prices, pauses, opens drops and refunds while all buy."""
 
-    def __init__(self, crowd: Crowd, sale_s: float, *, excused: Collection[str] = ()) -> None:
+    def __init__(self, crowd: Crowd, sale_s: float) -> None:
         self._crowd = crowd
         self._rng = crowd.rng
         self._sale_s = sale_s
-        self._excused = excused
 
     async def run(self, deeds: Sequence[str]) -> None:
         """A few of these deeds, one after another; what is not answered is asked again."""
@@ -64,9 +63,6 @@ class Host:
     async def _asks_more(self, number: int) -> None:
         """A new price; perhaps two at once, from two hosts."""
         prices = [200 + 10 * number, 201 + 10 * number]
-        if "prices in any order" in self._excused:
-            await self._sets_price(prices[0])
-            return
         answers = await asyncio.gather(*map(self._sets_price, prices))
         if None in answers:
             return

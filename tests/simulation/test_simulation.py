@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from liveroom.store.database import Database
-from tests.simulation.bugs import BUGS, SPARED, STANDING
+from tests.simulation.bugs import BUGS
 from tests.simulation.explore import hurried, simulate
 from tests.simulation.planting import Bug
 
@@ -50,13 +50,13 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 def test_whatever_befalls_a_sale_the_sums_hold(client, database, block):
     """No unit is sold twice or forgotten, no acknowledged order is lost, no answer changes."""
     for seed in range(FIRST + block, FIRST + SEEDS, BLOCKS):
-        outcome = simulate(seed, client, database, excused=SPARED)
+        outcome = simulate(seed, client, database)
         assert outcome.wrong is None, f"seed {seed}: {outcome.wrong}\n" + "\n".join(outcome.trace)
 
 
 def test_a_seed_gives_the_same_run(client, database):
     """Every call at the same moment, and the same befalls it."""
-    first, again = (simulate(6, client, database, excused=SPARED) for _ in range(2))
+    first, again = (simulate(6, client, database) for _ in range(2))
     assert first.trace == again.trace
     assert len(first.trace) > 50
 
@@ -65,20 +65,14 @@ def test_a_seed_gives_the_same_run(client, database):
 def test_a_planted_bug_is_found(client, database, name):
     """The simulation is worth what it finds: each of these within a bounded number of seeds."""
     with BUGS[name].planted():
-        _find(client, database, BUGS[name], excused=SPARED)
+        _find(client, database, BUGS[name])
 
 
-@pytest.mark.parametrize("name", STANDING)
-def test_a_standing_bug_is_found(client, database, name):
-    """What the sale must be spared today is worth being spared: without it something is found."""
-    _find(client, database, STANDING[name], excused=SPARED - {name})
-
-
-def _find(client: redis.Redis, database: Database, bug: Bug, *, excused: frozenset[str]) -> None:
+def _find(client: redis.Redis, database: Database, bug: Bug) -> None:
     """The bug's own finding within `SEEDS_FOR_A_BUG`; another one first is a failure."""
     for seed in (bug.found_at, *range(SEEDS_FOR_A_BUG)):
         wrong = simulate(
-            seed, client, database, lua=bug.lua, theme=bug.theme, focus=bug.focus, excused=excused
+            seed, client, database, lua=bug.lua, theme=bug.theme, focus=bug.focus
         ).wrong
         if wrong is not None:
             assert re.search(bug.finding, wrong), f"seed {seed} has found something else: {wrong}"
