@@ -216,15 +216,21 @@ class Supervisor(multiprocess.Multiprocess):
         super().__init__(config, [listener])
         self.should_exit = _Leave(self.signal_queue)
         self._on_ready = on_ready
+        self._has_served = False
 
     def init_processes(self) -> None:
         """Start every worker, and say so once all of them serve."""
         self.processes.extend(self._started(place) for place in range(self.processes_num))
         if all(process.wait_until_ready(_START_MAX_S) for process in self.processes):
+            self._has_served = True
             self._on_ready()
 
     def keep_subprocess_alive(self) -> None:
-        """Replace every worker that died or no longer answers."""
+        """Replace every worker that died or no longer answers.
+
+        Where none has served yet, one that cannot start ends it all: its settings may be wrong.
+        Later a store is away, and the next one may find it there.
+        """
         for place, process in enumerate(self.processes):
             if self.should_exit.is_set():
                 return
@@ -232,7 +238,7 @@ class Supervisor(multiprocess.Multiprocess):
                 continue
             process.kill()
             process.join()
-            if process.exitcode == STARTUP_FAILURE:
+            if process.exitcode == STARTUP_FAILURE and not self._has_served:
                 log.error("a worker could not start; stopping", worker=process.pid)
                 self.should_exit.set()
                 return

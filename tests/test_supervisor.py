@@ -209,6 +209,22 @@ def test_a_worker_that_dies_is_replaced(server):
     assert server.stop() == 0
 
 
+def test_a_worker_that_dies_while_redis_hangs_is_replaced_after_it(server):
+    """One that cannot start takes none of the others along; once Redis is back, all serve."""
+    valkey = next(pid for pid, line in server.children().items() if "valkey" in line)
+    before = server.workers()
+    os.kill(valkey, signal.SIGSTOP)
+    try:
+        os.kill(next(iter(before)), signal.SIGKILL)
+        _until(lambda: "could not start" in server.log())
+    finally:
+        os.kill(valkey, signal.SIGCONT)
+    _until(lambda: len(server.workers()) == 2 and server.workers() != before)
+    for seat in _seats_on_each(server).values():
+        seat.leave()
+    assert server.stop() == 0
+
+
 def test_a_worker_that_still_starts_is_not_taken_for_one_that_hangs(tmp_path, redis_url):
     """Before its first answer a worker only has to run; from then on it has to answer in time."""
     settings = Settings(data=tmp_path, redis_url=redis_url, secret="s" * 40, workers=2)
