@@ -99,13 +99,17 @@ SALES_BUGS: dict[str, Bug] = {
         focus="drops",
     ),
     "whoever has entered a draw may buy": Bug(
-        "was not drawn", [(drawing, "luck", _all_are_lucky)], focus="drops"
+        "was not drawn",
+        [(drawing, "luck", _all_are_lucky)],
+        focus="drops",
+        found_at=13,
     ),
     "a drop sells before it opens": Bug(
         "before its drop had opened",
         [(Tally, "_drop_sells", _drops_always_sell)],
         [("(g.phase == 1 or g.phase == 3)", "g.phase == 3")],
         focus="drops",
+        found_at=12,
     ),
     "everybody may hold what others wait for": Bug(
         "held while others wait",
@@ -118,17 +122,17 @@ SALES_BUGS: dict[str, Bug] = {
         focus="waiting",
     ),
     "what is on its way back may be refunded again": Bug(
-        "I8", [(refunding, "_left", _left_but_for_what_is_back)], focus="money", found_at=14
+        "I8", [(refunding, "_left", _left_but_for_what_is_back)], focus="money", found_at=28
     ),
     "money that is not owed is kept": Bug(
-        "I8", [(captures._Capture, "take_and_send_back", _take)], focus="money", found_at=1
+        "I8", [(captures._Capture, "take_and_send_back", _take)], focus="money", found_at=0
     ),
     "each try of a refund has a key of its own": Bug(
         "a refund is pending|refunded: SQL has",
         [(settling.Settling, "refund", _ask_under_a_new_key)],
         theme="replies are lost",
         focus="money",
-        found_at=1,
+        found_at=0,
     ),
     "older word of the ledger replaces newer": Bug(
         "told again|not at rest|ledger row|v went back",
@@ -140,12 +144,13 @@ SALES_BUGS: dict[str, Bug] = {
         [(orders.Orders, "_once", _keep_the_order_id)],
         theme="requests are given up",
         focus="carts",
-        found_at=5,
+        found_at=6,
     ),
     "a request that is given up gives its units back": Bug(
         "has ended, and may be placed",
         [(orders.Orders, "_buy_now", _give_the_units_back)],
         theme="requests are given up",
         focus="money",
+        found_at=10,
     ),
 }
