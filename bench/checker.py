@@ -21,6 +21,8 @@ FAULTS: Final = {
     "reused": "one order id stands for two contents, or is refused as if it did (I5)",
     "lost": "an order that was answered is not in SQL, or another is in its place (I10)",
     "refused_yet_there": "an order that was refused for good is in SQL",
+    "cancelled_otherwise": "an order that was said to be cancelled is not, or one that nobody "
+    "cancelled is (I10)",
     "went_back": "a client saw the `v` of a stock number go back (I11)",
     "above_limit": "a buyer has more units than the limit allows (I7)",
     "oversold_midway": "at some moment more was sold than there was (P2)",
@@ -34,6 +36,8 @@ FAULTS: Final = {
 Found = dict[str, list[str]]
 _ORDERING: Final = {"order.place", "cart.checkout"}
 _GIVEN_BACK: Final = {"cancelled", "expired", "refunded"}
+_NEVER_CANCELLED: Final = {"placed", "closing", "expired"}
+"""What an order is not that was cancelled once; money that came late may have made it paid."""
 
 
 class Books(NamedTuple):
@@ -85,7 +89,8 @@ class _Order:
     """All that was asked and told under one order id."""
 
     __slots__ = (
-        "answer", "asked", "client", "content", "ended", "first_s", "not_these", "units",
+        "answer", "asked", "cancels", "client", "content", "ended", "first_s", "is_cancelled",
+        "not_these", "units",
     )  # fmt: skip
 
     def __init__(self, client: str, first_s: float) -> None:
@@ -97,6 +102,10 @@ class _Order:
         self.not_these: set[str] = set()
         self.ended = ""
         self.units: Counter[str] = Counter()
+        self.cancels = 0
+        """How many calls may have cancelled it."""
+        self.is_cancelled = False
+        """Whether somebody was told that it is."""
 
 
 class _Prices:
@@ -154,6 +163,8 @@ class _Checker:
         if line.op in _ORDERING:
             ends = {"ok": self._ok, "fail": self._fail, "info": self._info}
             ends[line.what](call, line)
+        elif line.op == "order.cancel":
+            self._cancelled(self._orders[call.asked.value["order"]], line)
         elif line.what == "ok":
             self._acted(line, call.asked.value)
 
@@ -176,8 +187,8 @@ class _Checker:
             order = self._orders.setdefault(line.value["order"], _Order(line.client, line.at_s))
             order.asked.add(_content(line))
             return order.answer is not None and order.content == _content(line)
-        if line.op == "order.cancel" and line.value["order"] in self._orders:
-            self._there.update(self._orders[line.value["order"]].units)
+        if line.op == "order.cancel":
+            self._may_be_cancelled(self._orders[line.value["order"]])
         elif line.op == "stock.restock":
             self._there[f"sku:{line.value['sku']}"] += line.value["qty"]
         elif line.op == "stock.adjust":
@@ -215,16 +226,40 @@ class _Checker:
         assert answer is not None
         for one in answer["lines"]:
             order.units[_pool(one)] += one["qty"]
-        self._sold.update(order.units)
-        for pool in order.units:
-            if pool in self._there and self._sold[pool] > self._there[pool]:
-                there = f"{self._sold[pool]} sold of {self._there[pool]}"
-                self._fault("oversold_midway", f"{pool}: {there} with {answer['id']}")
+        self._count(order)
         wanted = Counter[str]()
         for one in asked.value.get("lines", ()):
             wanted[_pool(one)] += one["qty"]
         if answer["id"] != asked.value["order"] or (wanted and wanted != order.units):
             self._fault("answers_differ", f"asked {asked.value}, answered {answer}")
+
+    def _count(self, order: _Order) -> None:
+        """Its units are sold, unless some call may have given them back."""
+        if order.cancels:
+            return
+        self._sold.update(order.units)
+        for pool in order.units:
+            if pool in self._there and self._sold[pool] > self._there[pool]:
+                there = f"{self._sold[pool]} sold of {self._there[pool]}"
+                self._fault("oversold_midway", f"{pool}: {there} with {order.answer}")
+
+    def _may_be_cancelled(self, order: _Order) -> None:
+        """From now on its units may be somebody else's, however often it is asked for."""
+        if not order.cancels:
+            self._sold.subtract(order.units)
+        order.cancels += 1
+
+    def _cancelled(self, order: _Order, line: Line) -> None:
+        """The end of a cancelling; a call whose end nobody knows may have done it."""
+        if line.what == "info":
+            return
+        told = line.value if line.what == "ok" else line.value.get("data") or {}
+        order.is_cancelled |= told.get("state") == "cancelled"
+        if line.what == "fail":  # it was not this one
+            order.cancels -= 1
+            self._count(order)
+        elif order.answer and _differs(told, order.answer):
+            self._fault("answers_differ", f"first {order.answer}, when cancelled {told}")
 
     def _judge(self, order: _Order, line: Line) -> None:
         """Whether the host's word was kept: the price, and the pause."""
@@ -268,8 +303,10 @@ class _Checker:
             if order.answer is None:
                 if there is not None and order.ended == "fail":
                     self._fault("refused_yet_there", name)
-            elif there is None or any(there[key] != order.answer[key] for key in _FIXED):
+            elif there is None or _differs(there, order.answer):
                 self._fault("lost", f"{order.answer} is {there}")
+            if there is not None and not _as_told(order, there["state"]):
+                self._fault("cancelled_otherwise", f"{there} after {order.cancels} cancellations")
 
     def _count_limits(self, books: Books, limits: Mapping[str, int]) -> None:
         taken: Counter[tuple[str, str]] = Counter()
@@ -306,6 +343,18 @@ class _Checker:
 
 
 _FIXED: Final = ("id", "room", "lines", "total_minor", "currency", "placed_at", "pay_by")
+
+
+def _differs(now: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
+    """Whether an order is another one than it was at first, whatever became of it since."""
+    return any(now[key] != first[key] for key in _FIXED)
+
+
+def _as_told(order: _Order, state: str) -> bool:
+    """Whether an order that is cancelled may be so, and one that must be so is."""
+    if state == "cancelled":
+        return order.cancels > 0
+    return not (order.is_cancelled and state in _NEVER_CANCELLED)
 
 
 def _content(line: Line) -> str:

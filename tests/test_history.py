@@ -8,12 +8,18 @@ from typing import Any
 import pytest
 
 from bench.checker import FAULTS, Books, check
-from bench.history import Recorder, load, merged, save
+from bench.history import Asked, Recorder, load, merged, save
 
 STOCK = {"sku:s1": 2}
 PRICES = {"sku:s1": 100}
 AGAIN = {"code": "store_down", "retry": True}
 SOLD_OUT = {"code": "sold_out", "retry": False}
+CANCELLED_BEFORE = {
+    "code": "illegal_transition",
+    "retry": False,
+    "data": {"machine": "order", "state": "cancelled"},
+}
+PAID = CANCELLED_BEFORE | {"data": {"machine": "order", "state": "paid"}}
 REUSED = {"code": "id_reused", "retry": False}
 
 
@@ -31,7 +37,12 @@ class Told(Recorder):
     """A history by hand: each call and its end at once."""
 
     def order(self, order: str, end: Any, *, by: str = "ann", qty: int = 1) -> None:
-        call = self.invoke(by, "order.place", asked(order, qty))
+        self._end(self.invoke(by, "order.place", asked(order, qty)), end)
+
+    def cancel(self, order: str, end: Any, *, by: str = "ann") -> None:
+        self._end(self.invoke(by, "order.cancel", {"order": order}), end)
+
+    def _end(self, call: Asked, end: Any) -> None:
         if end is None:
             self.info(call)
         elif "code" in end:
@@ -40,15 +51,26 @@ class Told(Recorder):
             self.ok(call, end)
 
 
+def cancelled(order: str) -> dict[str, Any]:
+    return answer(order) | {"state": "cancelled"}
+
+
 def books(*orders: dict[str, Any]) -> Books:
-    """The books after these orders were placed, one after another."""
-    free, rows = 2, []
-    for seq, order in enumerate(orders, 1):
+    """The books after these orders were placed, one after another; a cancelled one is so at once."""
+    said = Books(list(orders), [{"pool": "sku:s1", "initial": 2}], [])
+    for order in orders:
         qty = order["lines"][0]["qty"]
-        free -= qty
-        row = {"pool": "sku:s1", "seq": seq, "adjusted": 0, "reserved": qty, "sold": 0}
-        rows.append(row | {"available_after": free})
-    return Books(list(orders), [{"pool": "sku:s1", "initial": 2}], rows)
+        move(said, qty)
+        if order["state"] == "cancelled":
+            move(said, -qty)
+    return said
+
+
+def move(said: Books, reserved: int) -> None:
+    """One more row of the ledger."""
+    free = said.ledger[-1]["available_after"] if said.ledger else 2
+    new = {"pool": "sku:s1", "seq": len(said.ledger) + 1, "adjusted": 0, "sold": 0}
+    said.ledger.append(new | {"reserved": reserved, "available_after": free - reserved})
 
 
 def found(told: Recorder, said: Books, **limits: int) -> set[str]:
@@ -69,16 +91,35 @@ def test_a_faultless_sale_passes() -> None:
     told.order("o1", REUSED, by="bob")
     told.order("o2", answer("o2"), by="bob")
     told.order("o3", SOLD_OUT)
-    told.info(told.invoke("bob", "order.cancel", {"order": "o2"}))
+    told.cancel("o2", None, by="bob")
     told.order("o3", answer("o3"))
     told.saw("ann", "stock", {"sku": "s1", "left": 0, "v": 9})
-    said = books(answer("o1"), answer("o2") | {"state": "cancelled"})
-    row = {"pool": "sku:s1", "seq": 3, "adjusted": 0, "reserved": -1, "sold": 0}
-    said.ledger.append(row | {"available_after": 1})
-    row = {"pool": "sku:s1", "seq": 4, "adjusted": 0, "reserved": 1, "sold": 0}
-    said.ledger.append(row | {"available_after": 0})
-    said.orders.append(answer("o3"))
-    assert found(told, said) == set()
+    assert found(told, books(answer("o1"), cancelled("o2"), answer("o3"))) == set()
+
+
+def test_a_unit_that_was_given_back_may_be_sold_again() -> None:
+    """From the moment it is asked for, whatever is answered; and once, however often it is tried."""
+    told = Told()
+    told.order("o1", answer("o1"))
+    told.order("o2", answer("o2"))
+    cancelling = told.invoke("ann", "order.cancel", {"order": "o1"})
+    told.order("o3", answer("o3"), by="bob")
+    told.ok(cancelling, cancelled("o1"))
+    told.cancel("o2", None)
+    told.cancel("o2", AGAIN)
+    told.cancel("o2", CANCELLED_BEFORE)
+    told.order("o4", answer("o4"), by="bob")
+    told.order("o1", answer("o1"))  # a late retry has the first answer
+    assert found(told, books(*map(cancelled, ("o1", "o2")), answer("o3"), answer("o4"))) == set()
+
+
+def test_a_cancellation_nobody_heard_the_end_of_may_come_to_nothing() -> None:
+    """Then the order stands; and one that was paid meanwhile is not given back."""
+    told = Told()
+    for order, end in (("o1", None), ("o2", PAID)):
+        told.order(order, answer(order))
+        told.cancel(order, end)
+    assert found(told, books(answer("o1"), answer("o2") | {"state": "paid"})) == set()
 
 
 def _another_answer(told: Told) -> Books:
@@ -153,8 +194,49 @@ def _above_limit(told: Told) -> Books:
 def _oversold_for_a_moment(told: Told) -> Books:
     for order in ("o1", "o2", "o3"):
         told.order(order, answer(order), by=order)
-    told.ok(told.invoke("o1", "order.cancel", {"order": "o1"}), {})
-    return books(answer("o2"), answer("o3"), answer("o1") | {"state": "cancelled"})
+    told.cancel("o1", cancelled("o1"), by="o1")
+    return books(answer("o2"), answer("o3"), cancelled("o1"))
+
+
+def _one_unit_back_is_sold_twice(told: Told) -> Books:
+    for order in ("o1", "o2"):
+        told.order(order, answer(order))
+    told.cancel("o1", None)
+    told.cancel("o1", cancelled("o1"))
+    for order in ("o3", "o4"):
+        told.order(order, answer(order), by="bob")
+    return books(cancelled("o1"), answer("o2"), answer("o3"), answer("o4"))
+
+
+def _sold_though_it_was_not_given_back(told: Told) -> Books:
+    for order in ("o1", "o2"):
+        told.order(order, answer(order))
+    told.cancel("o1", PAID)
+    told.order("o3", answer("o3"), by="bob")
+    return books(answer("o1") | {"state": "paid"}, answer("o2"), answer("o3"))
+
+
+def _stands_though_cancelled(told: Told) -> Books:
+    told.order("o1", answer("o1"))
+    told.cancel("o1", cancelled("o1"))
+    return books(answer("o1"))
+
+
+def _cancelled_by_nobody(told: Told) -> Books:
+    told.order("o1", answer("o1"))
+    return books(cancelled("o1"))
+
+
+def _cancelled_before_it_was_asked_for(told: Told) -> Books:
+    told.order("o1", answer("o1"))
+    told.cancel("o1", CANCELLED_BEFORE)
+    return books(cancelled("o1"))
+
+
+def _another_when_cancelled(told: Told) -> Books:
+    told.order("o1", answer("o1"))
+    told.cancel("o1", cancelled("o1") | {"total_minor": 1})
+    return books(cancelled("o1"))
 
 
 def price(told: Told, minor: int) -> None:
@@ -223,6 +305,13 @@ def _no_end(told: Told) -> Books:
         (_went_back, "went_back"),
         (_above_limit, "above_limit"),
         (_oversold_for_a_moment, "oversold_midway"),
+        (_oversold_for_a_moment, "ledger_breaks"),
+        (_one_unit_back_is_sold_twice, "oversold_midway"),
+        (_sold_though_it_was_not_given_back, "oversold_midway"),
+        (_stands_though_cancelled, "cancelled_otherwise"),
+        (_cancelled_by_nobody, "cancelled_otherwise"),
+        (_cancelled_before_it_was_asked_for, "cancelled_otherwise"),
+        (_another_when_cancelled, "answers_differ"),
         (_at_the_price_before, "wrong_price"),
         (_at_a_price_of_its_own, "wrong_price"),
         (_in_a_pause, "sold_while_paused"),
