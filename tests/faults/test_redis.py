@@ -44,6 +44,16 @@ def place(tmp_path_factory) -> Iterator[Place]:
 @pytest.fixture
 def sku(request) -> str:
     """A SKU that no other test buys."""
+    return _another(request)
+
+
+@pytest.fixture
+def spare(request) -> str:
+    """One more."""
+    return _another(request)
+
+
+def _another(request) -> str:
     taken = getattr(request.config, "skus_taken", 0)
     request.config.skus_taken = taken + 1
     return SKUS[taken]
@@ -197,11 +207,11 @@ def test_redis_comes_back_otherwise_than_it_went(place, sku, how):
     asyncio.run(asyncio.wait_for(story(), 90))
 
 
-def test_redis_is_set_to_forget_by_itself(place, sku):
+def test_redis_is_set_to_forget_by_itself(place, sku, spare):
     """Keys go in the middle of a sale: nothing is sold until none may go, then all that is there."""
 
     async def story() -> None:
-        sale = Sale(place.server, sku)
+        sale = Sale(place.server, sku, spare=spare)
         ann = Viewer(place.server, f"ann-{sku}")
         async with staying(ann), sale.going_on():
             with place.redis as client:
