@@ -30,7 +30,6 @@ from liveroom.store.gates import (
     Left,
     Phase,
     Range,
-    SetRow,
     part_of,
 )
 from liveroom.store.holds import (
@@ -313,10 +312,7 @@ class Inventory:
 
     async def set_phase(self, sku: str, drop: str, phase: Phase) -> None:
         """Open or end a drop at its gate, after its commit; an earlier phase changes nothing."""
-        setting = SetRow(pool=ledger.pool_of(sku, drop), phase=phase)
-        await self._fences.call(
-            ledger.partition_of(sku, self.partitions), self._gates.set, [setting]
-        )
+        await self._stocktaking.set_phase(sku, drop, phase)
 
     async def set_waiting(self, sku: str, *, waiting: bool) -> None:
         """Let only offers hold from now on, or everybody again; after its commit."""

@@ -11,7 +11,7 @@ from liveroom.faults import point
 from liveroom.store import ledger
 from liveroom.store.database import Database
 from liveroom.store.fences import Fences
-from liveroom.store.gates import Gates, Range, SetRow
+from liveroom.store.gates import Gates, Phase, Range, SetRow
 from liveroom.store.holds import HoldLineRequest, HoldRequest
 from liveroom.taking import Taking
 
@@ -38,6 +38,10 @@ class Stocktaking:
         if limit:
             counts = await self._db.read(lambda conn: ledger.counts_in(conn, pool))
             await self._fences.call(self._part(sku), self._gates.count, counts)
+
+    async def set_phase(self, sku: str, drop: str, phase: Phase) -> None:
+        """Open or end a drop; an earlier phase changes nothing."""
+        await self._set(sku, SetRow(pool=ledger.pool_of(sku, drop), phase=phase))
 
     async def set_waiting(self, sku: str, *, waiting: bool) -> None:
         """Let only offers hold from now on, or everybody."""
@@ -95,7 +99,7 @@ class Stocktaking:
         return counted
 
     async def _set(self, sku: str, setting: SetRow) -> None:
-        await self._fences.call(self._part(sku), self._gates.set, [setting])
+        await self._fences.bring(self._part(sku), self._gates.set, [setting])
 
     def _part(self, sku: str) -> int:
         return ledger.partition_of(sku, len(self._fences.partitions))

@@ -407,6 +407,36 @@ def test_prices_that_come_to_the_gate_in_another_order(run, db, redis_url) -> No
     run(story())
 
 
+class OvertakenRebuild(Overtaken):
+    """The same where a rebuild has read what it will write into the gates."""
+
+    async def read(self, fn, **how):
+        if how.get("patient"):
+            return await super().read(fn, **how)
+        return await Database.read(self, fn, **how)
+
+
+def test_a_price_set_while_a_rebuild_has_read_the_old_one(run, db, redis_url) -> None:
+    """It is asked at the gates that the rebuild opens, or its host is told to try again."""
+
+    async def story() -> None:
+        late = OvertakenRebuild(db.url)
+        async with opened(db, redis_url) as node, opened(late, redis_url) as rebuilding:
+
+            async def ask_more() -> None:
+                await ask(db, 400)
+                assert await code_of(node.set_price("s1")) == "rebuilding"
+
+            late.then = ask_more
+            await rebuilding._fences.raise_again(0)
+            await node.set_price("s1")
+            [hold] = await node.hold(wanted("o1", line("s1")))
+            assert hold.price_minor == 400
+        await late.close()
+
+    run(story())
+
+
 def test_a_price_set_is_the_price_of_the_next_hold(run, db, redis_url) -> None:
     """The price when the hold is made is the hold's; another price seen is refused with the new."""
 

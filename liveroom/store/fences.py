@@ -35,6 +35,7 @@ START_MAX_S: Final = 20.0
 LOAD_GATES: Final = 500
 LOAD_COUNTS: Final = 2_000
 FORGET_EPOCHS: Final = 8
+BRINGS_MAX: Final = 3
 
 log = structlog.get_logger()
 
@@ -134,6 +135,27 @@ class Fences:
             else:
                 self._opened[part] = epoch
                 return epoch, answer
+        raise Unavailable("rebuilding")
+
+    async def bring(
+        self,
+        part: int,
+        ask: Callable[Concatenate[int, int, P], Awaitable[object]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Ask what brings to the gates something that SQL has just committed.
+
+        A rebuild that read SQL before that commit had raised the epoch before it read: where
+        SQL has another epoch by now, it is brought to the gates of that one too.
+
+        Raises:
+            Unavailable: `rebuilding`, or what `ask` raised; the commit stands.
+        """
+        for _ in range(BRINGS_MAX):
+            epoch, _answer = await self.call(part, ask, *args, **kwargs)
+            if await self._follow(part) == epoch:
+                return
         raise Unavailable("rebuilding")
 
     def epochs(self) -> dict[int, int]:

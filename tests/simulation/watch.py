@@ -237,8 +237,8 @@ class Watch:
         return next((f"{order} is {state}" for order, state in self.rows(query, until)), None)
 
 
-LATE_S: Final = 6.0
-"""How long after its time an order may wait while nothing hinders: a sweeper's lease, a sweep."""
+LATE_S: Final = 10.0
+"""How long after its time an order may wait while nothing hinders (P13)."""
 
 # What is still to happen, and the rows that say so.
 _UNREST: Final = (
