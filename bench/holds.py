@@ -26,7 +26,7 @@ from liveroom.clock import ServerClock
 from liveroom.errors import Refused
 from liveroom.inventory import HoldLineRequest, HoldRequest, Inventory
 from liveroom.serving import look_less_for_cycles
-from liveroom.store import ledger, scripts, tables
+from liveroom.store import ledger, partitions, scripts, tables
 from liveroom.store.database import Database
 from liveroom.store.valkey import EmbeddedValkey
 
@@ -90,7 +90,7 @@ async def _opened(
 
 def _stock(conn: Connection, plan: Plan) -> None:
     """As many units of each SKU as are asked for, so that the last request takes the last."""
-    ledger.prepare(conn, 1)
+    partitions.prepare(conn, 1)
     conn.execute(insert(tables.shops), {"id": "s", "name": "S", "created_at": 0})
     product = {"id": "p", "shop": "s", "title": "P", "currency": "CNY", "needs": []}
     conn.execute(insert(tables.products), product | {"created_at": 0})

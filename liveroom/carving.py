@@ -16,7 +16,7 @@ from liveroom import drawing, shapes
 from liveroom.errors import Invalid, Refused, ensure
 from liveroom.inventory import Hold, Told
 from liveroom.states import move
-from liveroom.store import ledger, tables
+from liveroom.store import ledger, partitions, tables
 from liveroom.store.database import now_ms
 from liveroom.store.transfers import move_units
 
@@ -191,7 +191,7 @@ def carve(
     source = ledger.pool_of(new.sku)
     pools = _T.pools.c
     part = conn.execute(select(pools.partition).where(pools.pool == source)).scalar_one()
-    ledger.fence(conn, part, share=True)
+    partitions.fence(conn, part, share=True)
     refuse_unless_fit(conn, new, lock=True)
     conn.execute(ledger.LOCK_POOLS, {"pools": [source]}).all()
     first = first_of(conn, new, operation)

@@ -18,7 +18,7 @@ from liveroom.clock import Clock
 from liveroom.errors import Unavailable
 from liveroom.faults import point
 from liveroom.stocktaking import Stocktaking
-from liveroom.store import ledger
+from liveroom.store import ledger, partitions
 from liveroom.store.answered import AnsweredLines
 from liveroom.store.database import Database
 from liveroom.store.fences import Fences
@@ -348,7 +348,7 @@ class Inventory:
 
     async def _told(self, sku: str, counted: Range) -> shapes.Stock:
         point("stock.counted")
-        await self._sweep.tell(ledger.partition_of(sku, self.partitions), [counted])
+        await self._sweep.tell(partitions.of_sku(sku, self.partitions), [counted])
         left, v = (await self.left([counted.pool]))[counted.pool]
         return shapes.Stock(left=left, v=v)
 
@@ -373,7 +373,7 @@ class Inventory:
             if sku is None:
                 unknown.append(pool)
             else:
-                parts[pool] = ledger.partition_of(sku, self.partitions)
+                parts[pool] = partitions.of_sku(sku, self.partitions)
         if unknown:
             rows = await self._db.read(lambda conn: ledger.pools(conn, unknown))
             if len(self._drops) > DROPS_MAX:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from liveroom.errors import InvariantBroken, Unavailable, ensure
 from liveroom.faults import point
-from liveroom.store import ledger
+from liveroom.store import ledger, partitions
 from liveroom.store.database import Database
 from liveroom.store.fences import Fences
 from liveroom.store.gates import Gates, Phase, Range, SetRow
@@ -102,4 +102,4 @@ class Stocktaking:
         await self._fences.bring(self._part(sku), self._gates.set, [setting])
 
     def _part(self, sku: str) -> int:
-        return ledger.partition_of(sku, len(self._fences.partitions))
+        return partitions.of_sku(sku, len(self._fences.partitions))

@@ -22,7 +22,7 @@ from liveroom.clock import ServerClock
 from liveroom.errors import Unavailable
 from liveroom.inventory import Inventory
 from liveroom.settings import BadSetting, Settings, limit_ms
-from liveroom.store import ledger, runs, scripts
+from liveroom.store import partitions, runs, scripts
 from liveroom.store.backplane import Backplane
 from liveroom.store.cooling import Cooling
 from liveroom.store.database import Database
@@ -60,7 +60,7 @@ async def prepare(settings: Settings) -> None:
         left = await stores.database.write(runs.take)
         await inventory.start()
         await inventory.close()
-        fence = await stores.database.read(lambda conn: ledger.fence(conn, 0))
+        fence = await stores.database.read(lambda conn: partitions.fence(conn, 0))
         if left is not None and left.fence == fence.epoch:
             await backplane_of(settings, stores).adopt(left.run)
 
@@ -72,7 +72,7 @@ async def leave_marks(settings: Settings) -> None:
             inventory = stock_of(settings, stores)
             await inventory.start()
             run = await scripts.run_id(stores.client)
-            fence = await stores.database.read(lambda conn: ledger.fence(conn, 0))
+            fence = await stores.database.read(lambda conn: partitions.fence(conn, 0))
             await inventory.planned_stop()
             left = runs.Left(run=run, fence=fence.epoch)
             await stores.database.write(lambda conn: runs.leave(conn, left))

@@ -25,7 +25,7 @@ from liveroom.payments import Payments, Sandbox
 from liveroom.placing import place_batch
 from liveroom.promotions import Promotions
 from liveroom.refunding import NewRefund
-from liveroom.store import ledger, scripts, tables
+from liveroom.store import ledger, partitions, scripts, tables
 from liveroom.store.backplane import Backplane
 from liveroom.store.database import Database
 from liveroom.waitlist import Waitlist
@@ -44,7 +44,7 @@ structlog.configure(
 
 def stock_a_shop(conn, stock: dict[str, int], limits: dict[str, int]) -> None:
     """One shop, one product with these SKUs at 250 cents, one live room."""
-    ledger.prepare(conn, 1)
+    partitions.prepare(conn, 1)
     conn.execute(insert(tables.shops), {"id": "shop", "name": "Shop", "created_at": 0})
     product = {"id": "p1", "shop": "shop", "title": "P", "currency": "EUR", "needs": []}
     conn.execute(insert(tables.products), product | {"created_at": 0})

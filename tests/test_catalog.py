@@ -8,7 +8,7 @@ from sqlalchemy import select
 from liveroom.arguments import fitting
 from liveroom.catalog import Catalog, NewProduct, NewShop, NewSku, ProductChange, ShopChange
 from liveroom.errors import Invalid
-from liveroom.store import ledger, tables
+from liveroom.store import partitions, tables
 
 PRODUCT = {
     "shop": "s1",
@@ -24,7 +24,7 @@ PRODUCT = {
 
 
 async def seeded(db):
-    await db.write(lambda conn: ledger.prepare(conn, 1))
+    await db.write(lambda conn: partitions.prepare(conn, 1))
     catalog = Catalog(db)
     await catalog.create_shop(NewShop(id="s1", name="Linen"))
     return catalog

@@ -7,7 +7,7 @@ import asyncio
 from house import ANN, BO, House
 from test_socket import Phone
 
-from liveroom.store import ledger
+from liveroom.store import ledger, partitions
 from liveroom.store.answered import AnsweredLines
 from liveroom.store.holds import Hold
 
@@ -73,9 +73,9 @@ def test_every_node_tells_the_buyers_it_answered(run, db, redis_url):
         async with House(db, redis_url) as house:
             ann = await seated(house, ANN)
             await house.do(ANN, "cart.add", sku="a", qty=1)
-            fence = await db.read(lambda conn: ledger.fence(conn, 0))
+            fence = await db.read(lambda conn: partitions.fence(conn, 0))
             seen, to = fence.epoch, fence.epoch + 1
-            await db.write(lambda conn: ledger.raise_fence(conn, 0, seen=seen, to=to))
+            await db.write(lambda conn: partitions.raise_fence(conn, 0, seen=seen, to=to))
             gates = house.inventory._gates
             rows, counts = await db.read(lambda conn: ledger.opening(conn, 0))
             await gates.load(0, to, rows, counts)

@@ -19,7 +19,7 @@ from sqlalchemy import select, update
 from liveroom.clock import ServerClock
 from liveroom.errors import Invalid, LiveroomError, Refused, Unavailable
 from liveroom.inventory import Inventory
-from liveroom.store import keys, ledger, scripts, sweep, tables
+from liveroom.store import keys, ledger, partitions, scripts, sweep, tables
 from liveroom.store.database import Database
 
 EXAMPLES = int(os.environ.get("LIVEROOM_FAULT_EXAMPLES", "25"))
@@ -136,7 +136,7 @@ def test_a_mark_of_one_store_alone_is_worth_nothing(run, db, redis_url) -> None:
         async with opened(db, redis_url) as node:
             await node.hold(wanted("c1", line("s1", 2), kind="held"))
             await node.planned_stop()
-            await db.write(lambda conn: ledger.set_mark(conn, 0, epoch=2, mark="another"))
+            await db.write(lambda conn: partitions.set_mark(conn, 0, epoch=2, mark="another"))
             client = scripts.connect(redis_url)
             await client.hset(keys.stock_fence(0), "run", "as if Redis had been restarted")
         async with opened(db, redis_url) as node:
@@ -153,7 +153,7 @@ def test_a_node_that_lives_on_sells_after_anothers_planned_stop(run, db, redis_u
         async with opened(db, redis_url) as one, opened(db, redis_url) as other:
             await one.planned_stop()
             await other.hold(wanted("o1", line("s1", 2)))
-            fence = await db.read(lambda conn: ledger.fence(conn, 0))
+            fence = await db.read(lambda conn: partitions.fence(conn, 0))
             assert fence.mark is None
 
     run(story())
@@ -164,7 +164,7 @@ def test_a_rebuild_that_died_is_begun_again(run, db, redis_url) -> None:
 
     async def story() -> None:
         async with opened(db, redis_url) as node:
-            await db.write(lambda conn: ledger.raise_fence(conn, 0, seen=2, to=3))
+            await db.write(lambda conn: partitions.raise_fence(conn, 0, seen=2, to=3))
             for _ in range(100):
                 if not isinstance(await outcome(node.check_once()), Unavailable):
                     break
@@ -183,7 +183,7 @@ def test_a_lost_key_raises_the_fence(run, db, redis_url) -> None:
             await node.hold(wanted("c1", line("s1", 2), kind="held"))
             client = scripts.connect(redis_url)
             for lost in ("holds", "gates"):
-                epoch = (await db.read(lambda conn: ledger.fence(conn, 0))).epoch
+                epoch = (await db.read(lambda conn: partitions.fence(conn, 0))).epoch
                 await client.delete(f"lr:{{s0}}:{epoch}:{lost}")
                 await node.sweep_once()
                 assert (await node.left(["sku:s1"]))["sku:s1"][0] == 6
@@ -215,11 +215,11 @@ def test_a_redis_that_may_forget_sells_nothing(run, db, redis_url) -> None:
             finally:
                 await client.config_set("maxmemory-policy", "noeviction")
                 await client.aclose()
-            epoch = (await db.read(lambda conn: ledger.fence(conn, 0))).epoch
+            epoch = (await db.read(lambda conn: partitions.fence(conn, 0))).epoch
             await node.check_once()
             assert node.unfit is None
             await node.hold(wanted("o1", line("s1")))
-            assert (await db.read(lambda conn: ledger.fence(conn, 0))).epoch == epoch
+            assert (await db.read(lambda conn: partitions.fence(conn, 0))).epoch == epoch
 
     run(story())
 
@@ -231,7 +231,7 @@ def test_a_node_that_begins_while_redis_forgets(run, db, redis_url) -> None:
         client = scripts.connect(redis_url)
         async with opened(db, redis_url) as node:
             await node.hold(wanted("c1", line("s1", 2), kind="held"))
-        epoch = (await db.read(lambda conn: ledger.fence(conn, 0))).epoch
+        epoch = (await db.read(lambda conn: partitions.fence(conn, 0))).epoch
         await client.config_set("maxmemory-policy", "volatile-ttl")
         try:
             await evict(client, f"lr:{{s0}}:{epoch}:carts")
@@ -246,7 +246,7 @@ def test_a_node_that_begins_while_redis_forgets(run, db, redis_url) -> None:
         finally:
             await client.config_set("maxmemory-policy", "noeviction")
             await client.aclose()
-        assert (await db.read(lambda conn: ledger.fence(conn, 0))).epoch == epoch + 1
+        assert (await db.read(lambda conn: partitions.fence(conn, 0))).epoch == epoch + 1
 
     run(story())
 
@@ -361,6 +361,20 @@ def test_prices_and_limits_that_missed_their_gate_are_set_by_the_sweep(run, db, 
             await node.sweep_once()
             [hold] = await node.hold(wanted("o1", line("s1")))
             assert hold.price_minor == 99
+
+    run(story())
+
+
+def test_a_gate_that_keeps_units_for_nobody_is_opened_by_the_sweep(run, db, redis_url) -> None:
+    """Word that somebody waits may come late, when the list is closed: then it is taken back."""
+
+    async def story() -> None:
+        async with opened(db, redis_url) as node:
+            await node.set_waiting("s1", waiting=True)
+            assert await code_of(node.hold(wanted("o1", line("s1")))) == "sold_out"
+            await node.sweep_once()
+            await node.sweep_once()
+            assert len(await node.hold(wanted("o2", line("s1")))) == 1
 
     run(story())
 
@@ -538,7 +552,7 @@ def test_a_request_over_partitions_is_all_or_nothing(run, db, redis_url) -> None
 
     async def story() -> None:
         async with opened(db, redis_url, partitions=8) as node:
-            assert ledger.partition_of("s1", 8) != ledger.partition_of("s2", 8)
+            assert partitions.of_sku("s1", 8) != partitions.of_sku("s2", 8)
             held = await node.hold(wanted("o1", line("s1", 2), line("s2", 2)))
             assert len(held) == 2
             assert await code_of(node.hold(wanted("o2", line("s1"), line("s2", 2)))) in {

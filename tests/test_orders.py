@@ -17,7 +17,7 @@ from liveroom.errors import LiveroomError, Unavailable
 from liveroom.inventory import HoldLineRequest, HoldRequest
 from liveroom.orders import LineRequest
 from liveroom.payments import Started
-from liveroom.store import ledger, scripts, tables
+from liveroom.store import ledger, partitions, scripts, tables
 from liveroom.store.database import CommitUnknown, Database
 from liveroom.store.gates import Gates
 
@@ -316,10 +316,10 @@ def test_two_checkouts_of_a_cart_in_two_partitions(run, db, redis_url) -> None:
             await shop.check()
 
     def sku_in(part: int) -> str:
-        return next(sku for sku in "abcdef" if ledger.partition_of(sku, 2) == part)
+        return next(sku for sku in "abcdef" if partitions.of_sku(sku, 2) == part)
 
     async def take_first_part(shop: Floor, order: str) -> None:
-        epoch = (await db.read(lambda conn: ledger.fence(conn, 0))).epoch
+        epoch = (await db.read(lambda conn: partitions.fence(conn, 0))).epoch
         gates = Gates(shop.client, held_ms=60_000)
         held = await gates.place(0, epoch, "r1/ann", order)
         assert len(held.holds) == 1
@@ -372,7 +372,7 @@ def test_a_checkout_that_the_sweep_overtook_leaves_the_cart(run, db, redis_url) 
         await late.close()
 
     async def void_and_die(shop: Floor) -> None:
-        epoch = (await db.read(lambda conn: ledger.fence(conn, 0))).epoch
+        epoch = (await db.read(lambda conn: partitions.fence(conn, 0))).epoch
         stuck = await Gates(shop.client, held_ms=0).stuck(0, epoch, count=10)
         resolved = await db.write(partial(ledger.resolve, stuck=stuck))
         assert len(resolved.void) == 1

@@ -15,17 +15,17 @@ from liveroom.clock import ServerClock
 from liveroom.errors import LiveroomError, Unavailable
 from liveroom.ids import new_id
 from liveroom.inventory import Hold, HoldLineRequest, HoldRequest, Inventory
-from liveroom.store import keys, ledger, scripts
+from liveroom.store import keys, partitions, scripts
 from liveroom.store.cluster import Cluster
 
 PARTS = 4
 """Partitions 0 and 1 lie on the last master of three, 2 on the first, 3 on the second."""
 
 
-def sku_of(part: int, partitions: int = PARTS) -> str:
+def sku_of(part: int, parts: int = PARTS) -> str:
     """A SKU whose stock lies in this partition."""
     names = (f"s{number}" for number in range(1000))
-    return next(name for name in names if ledger.partition_of(name, partitions) == part)
+    return next(name for name in names if partitions.of_sku(name, parts) == part)
 
 
 FIRST, SECOND, LAST = sku_of(1), sku_of(2), sku_of(3)
@@ -176,9 +176,9 @@ def test_a_partition_that_is_rebuilt_says_so(run, db, url):
 
     async def story() -> None:
         async with floor(db, url, STOCK, partitions=PARTS) as shop:
-            fence = await db.read(lambda conn: ledger.fence(conn, 3))
+            fence = await db.read(lambda conn: partitions.fence(conn, 3))
             await db.write(
-                lambda conn: ledger.raise_fence(conn, 3, seen=fence.epoch, to=fence.epoch + 1)
+                lambda conn: partitions.raise_fence(conn, 3, seen=fence.epoch, to=fence.epoch + 1)
             )
             await code_of(shop.inventory.check_once())
             both = wanted((FIRST, 1), (LAST, 1))
@@ -334,10 +334,10 @@ def test_another_number_of_partitions_raises_every_fence(run, db, url):
             await old.settle_down()
             pools = [f"sku:{sku}" for sku in STOCK]
             before = await old.inventory.left(pools)
-            fences = dict(await db.read(ledger.fences))
+            fences = dict(await db.read(partitions.fences))
             stale = await old.inventory.hold(wanted((FIRST, 1), (SECOND, 1), key="o2"))
             async with floor(db, url, partitions=7) as new:
-                raised = dict(await db.read(ledger.fences))
+                raised = dict(await db.read(partitions.fences))
                 assert len(raised) == 7
                 assert min(raised.values()) > max(fences.values())
                 after = await new.inventory.left(pools)
@@ -354,7 +354,7 @@ def test_another_number_of_partitions_raises_every_fence(run, db, url):
                 await new.check()
             async with floor(db, url) as unasked:  # no number is wanted: as SQL has it
                 assert unasked.inventory.partitions == 7
-                assert dict(await db.read(ledger.fences)) == raised
+                assert dict(await db.read(partitions.fences)) == raised
 
     async def place(shop: Floor, holds: list[Hold]) -> None:
         await shop.place_held("o2", holds)
@@ -388,13 +388,15 @@ def test_a_planned_stop_marks_every_partition(run, db, url):
             for sku in STOCK:
                 await shop.put(sku)
             await shop.inventory.planned_stop()
-            marks = [await db.read(lambda conn, p=p: ledger.fence(conn, p).mark) for p in range(4)]
+            marks = [
+                await db.read(lambda conn, p=p: partitions.fence(conn, p).mark) for p in range(4)
+            ]
             assert len(set(marks)) == PARTS
             assert None not in marks
         async with floor(db, url) as after:
             assert len(await after.inventory.cart("ann", "r1")) == 3
             for part in range(PARTS):
-                assert await db.read(lambda conn, p=part: ledger.fence(conn, p).mark) is None
+                assert await db.read(lambda conn, p=part: partitions.fence(conn, p).mark) is None
                 assert await after.client.hget(keys.stock_fence(part), "mark") is None
             await after.checkout("o1")
             await after.check()

@@ -14,7 +14,7 @@ from liveroom.events import Event
 from liveroom.moderation import Moderation, SlowMode, refuse_unless_may_speak
 from liveroom.onair import COMPARE_BEATS, OnAir
 from liveroom.rooms import NewRoom, RoomChange, Rooms, refuse_unless_selling
-from liveroom.store import keys, ledger, scripts, tables
+from liveroom.store import keys, partitions, scripts, tables
 from liveroom.store.backplane import Backplane, Item
 
 ANN = Member("u1", "Ann")
@@ -51,7 +51,7 @@ class House:
         return 7 if room == "r1" else 0
 
     async def __aenter__(self):
-        await self.db.write(lambda conn: ledger.prepare(conn, 1))
+        await self.db.write(lambda conn: partitions.prepare(conn, 1))
         await self.catalog.create_shop(NewShop(id="s1", name="Linen"))
         await self.creators.create(NewCreator(id="c1", name="Lin"))
         for product in ("p1", "p2", "p3", "p4"):

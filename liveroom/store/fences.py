@@ -19,7 +19,7 @@ from liveroom.errors import Unavailable
 from liveroom.faults import point
 from liveroom.ids import new_id
 from liveroom.metrics import counters
-from liveroom.store import ledger
+from liveroom.store import ledger, partitions
 from liveroom.store.database import Database
 from liveroom.store.fenced import Lost, Marked, Shut
 from liveroom.store.gates import Gates, Inspection
@@ -63,7 +63,7 @@ class Fences:
             Unavailable: a store is away, or nobody could open a partition within 20 s.
         """
         self.partitions = range(
-            await self._db.write(lambda conn: ledger.prepare(conn, self._wanted))
+            await self._db.write(lambda conn: partitions.prepare(conn, self._wanted))
         )
         for part in self.partitions:
             await self._start(part)
@@ -84,7 +84,9 @@ class Fences:
         for part, epoch in self._epochs.items():
             mark = new_id()
             try:
-                await self._db.write(partial(ledger.set_mark, part=part, epoch=epoch, mark=mark))
+                await self._db.write(
+                    partial(partitions.set_mark, part=part, epoch=epoch, mark=mark)
+                )
                 point("stop.marked_sql")
                 await self._gates.mark(part, epoch, mark)
                 point("stop.marked_redis")
@@ -96,7 +98,7 @@ class Fences:
 
         A partition that is away keeps none of the others from being mended.
         """
-        epochs = dict(await self._db.read(ledger.fences))
+        epochs = dict(await self._db.read(partitions.fences))
         self.partitions = range(len(epochs))
         self._epochs |= epochs
         fault: Unavailable | None = None
@@ -169,7 +171,7 @@ class Fences:
     async def inspect(self) -> list[Inspection]:
         """Every partition as Redis has it, under the epochs SQL has. Mends nothing."""
         inspected = []
-        for part, epoch in await self._db.read(ledger.fences):
+        for part, epoch in await self._db.read(partitions.fences):
             try:
                 inspected.append(await self._gates.inspect(part, epoch))
             except Shut as shut:
@@ -202,7 +204,7 @@ class Fences:
 
     async def _follow(self, part: int) -> int:
         """Take the epoch SQL has."""
-        fence = await self._db.read(lambda conn: ledger.fence(conn, part))
+        fence = await self._db.read(lambda conn: partitions.fence(conn, part))
         self._epochs[part] = fence.epoch
         return fence.epoch
 
@@ -225,7 +227,7 @@ class Fences:
 
     async def _take_mark(self, part: int, epoch: int, mark: str) -> bool:
         return await self._db.write(
-            lambda conn: ledger.take_mark(conn, part, epoch=epoch, mark=mark)
+            lambda conn: partitions.take_mark(conn, part, epoch=epoch, mark=mark)
         )
 
     # ── mending ───────────────────────────────────────────────────────────────────────────
@@ -274,7 +276,9 @@ class Fences:
         in_redis, _ = await self._gates.fence(part)
         to = max(seen, in_redis) + 1
         self._failed[part] = to
-        raised = await self._db.write(lambda conn: ledger.raise_fence(conn, part, seen=seen, to=to))
+        raised = await self._db.write(
+            lambda conn: partitions.raise_fence(conn, part, seen=seen, to=to)
+        )
         if not raised:
             del self._failed[part]
             await self._follow(part)

@@ -157,6 +157,7 @@ class Left(NamedTuple):
     price: int
     limit: int
     phase: int
+    waiting: bool
 
 
 class Range(NamedTuple):

@@ -24,7 +24,7 @@ from liveroom.store.gates import (
     hold_id,
     part_of,
 )
-from liveroom.store.ledger import partition_of
+from liveroom.store.partitions import of_sku
 
 SKEW_MS: Final = 50
 """How far two clocks may drift apart before deadlines are shown anew."""
@@ -174,13 +174,13 @@ def by_partition(request: HoldRequest, partitions: int) -> dict[int, RequestRow]
     ensure(request.kind in ("held", "placing"), "a hold begins held or placing")
     if len(request.lines) == 1:  # as most are, in a burst
         [line] = request.lines
-        part = partition_of(line.sku, partitions) if partitions > 1 else 0
+        part = of_sku(line.sku, partitions) if partitions > 1 else 0
         lone = [_row(request, line, part)]
         return {part: RequestRow(request.buyer, request.room, _cart(request), lone)}
     rows: dict[int, RequestRow] = {}
     places: dict[str, tuple[list[LineRow], int]] = {}
     for line in request.lines:
-        part = partition_of(line.sku, partitions) if partitions > 1 else 0
+        part = of_sku(line.sku, partitions) if partitions > 1 else 0
         if part not in rows:
             rows[part] = RequestRow(request.buyer, request.room, _cart(request), [])
         lines = rows[part].lines

@@ -6,7 +6,6 @@ changed; a pool's row is its sum. Locks: fences, then pools, then buyers, each s
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -25,12 +24,11 @@ from sqlalchemy import (
 )
 
 from liveroom.errors import Invalid, ensure
-from liveroom.store import tables
+from liveroom.store import partitions, tables
 from liveroom.store.database import now_ms
 from liveroom.store.gates import Count, GateRow, HoldRow, Phase, Range, Stuck
 
 _T = tables
-PARTITIONS_FACT: Final = "stock_partitions"
 TELL_ROWS_MAX: Final = 2_000
 VOID_KEPT_MS: Final = 24 * 3600 * 1000
 """A transaction that may place a hold lives for seconds; the rest is for clocks that jump."""
@@ -41,15 +39,11 @@ _LIMIT = case(
 )
 
 
-class Fence(NamedTuple):
-    """A partition's fence in SQL."""
-
-    epoch: int
-    mark: str | None
-
-
 class PoolRow(NamedTuple):
-    """Where a pool stands, and what its gate asks of a buyer; a limit of 0 is none."""
+    """Where a pool stands, and what its gate asks of a buyer; a limit of 0 is none.
+
+    `waiting`: only offers may hold.
+    """
 
     pool: str
     sku: str
@@ -61,6 +55,7 @@ class PoolRow(NamedTuple):
     price_v: int
     limit: int
     phase: Phase
+    waiting: bool
 
 
 class Movements(msgspec.Struct):
@@ -84,11 +79,6 @@ def pool_of(sku: str, drop: str | None = None) -> str:
     return f"sku:{sku}" if drop is None else f"drop:{drop}"
 
 
-def partition_of(sku: str, partitions: int) -> int:
-    """The partition of a SKU and of all its drops."""
-    return zlib.crc32(sku.encode()) % partitions
-
-
 def create_pool(conn: Connection, *, sku: str, initial: int) -> None:
     """The ordinary stock of a new SKU, in the SKU's own transaction.
 
@@ -97,76 +87,10 @@ def create_pool(conn: Connection, *, sku: str, initial: int) -> None:
     row = {
         "pool": pool_of(sku),
         "sku": sku,
-        "partition": partition_of(sku, partitions(conn, share=True)),
+        "partition": partitions.of_sku(sku, partitions.count(conn, share=True)),
         "initial": initial,
     }
     conn.execute(insert(_T.pools).values(row))
-
-
-# ── fences ────────────────────────────────────────────────────────────────────────────────
-
-
-def partitions(conn: Connection, *, share: bool = False) -> int:
-    """In how many partitions the stock lies; `share` keeps it so until the commit."""
-    fact = select(_T.facts.c.value).where(_T.facts.c.name == PARTITIONS_FACT)
-    return int(conn.execute(fact.with_for_update(read=True) if share else fact).scalar() or 1)
-
-
-def prepare(conn: Connection, count: int | None = None) -> int:
-    """Make the fences of `count` partitions, or of as many as there are; how many there are now.
-
-    A changed count moves pools and raises every fence above all of them: a hold of before is
-    worth nothing wherever its pool lies now, and no pool's `v` goes back.
-    """
-    epochs = {row.partition: row.epoch for row in conn.execute(select(_T.fences).with_for_update())}
-    fact = select(_T.facts.c.value).where(_T.facts.c.name == PARTITIONS_FACT)
-    before = conn.execute(fact.with_for_update()).scalar()
-    count = count or int(before or 1)
-    for part in range(count):
-        if part not in epochs:
-            conn.execute(_MAKE_FENCE, {"partition": part})
-    if before == str(count):
-        return count
-    conn.execute(_SET_FACT, {"name": PARTITIONS_FACT, "value": str(count)})
-    above = max(epochs.values(), default=0) + 1
-    conn.execute(update(_T.fences).values(epoch=above, mark=None))
-    for row in conn.execute(select(_T.pools.c.pool, _T.pools.c.sku)).all():
-        moved = update(_T.pools).where(_T.pools.c.pool == row.pool)
-        conn.execute(moved.values(partition=partition_of(row.sku, count)))
-    return count
-
-
-def fences(conn: Connection) -> list[tuple[int, int]]:
-    """The partitions stock lies in, and the epoch of each."""
-    count = partitions(conn)
-    query = select(_T.fences.c.partition, _T.fences.c.epoch).order_by(_T.fences.c.partition)
-    return [(row.partition, row.epoch) for row in conn.execute(query) if row.partition < count]
-
-
-def fence(conn: Connection, part: int, *, share: bool = False) -> Fence:
-    """The partition's fence; `share` locks it against a rebuild until the commit."""
-    query = select(_T.fences.c.epoch, _T.fences.c.mark).where(_T.fences.c.partition == part)
-    return Fence(*conn.execute(query.with_for_update(read=True) if share else query).one())
-
-
-def raise_fence(conn: Connection, part: int, *, seen: int, to: int) -> bool:
-    """Raise the epoch from `seen`; false where somebody else raised it. Waits for places."""
-    raised = update(_T.fences).where(_T.fences.c.partition == part, _T.fences.c.epoch == seen)
-    return conn.execute(raised.values(epoch=to, mark=None)).rowcount == 1
-
-
-def set_mark(conn: Connection, part: int, *, epoch: int, mark: str | None) -> None:
-    """Mark a planned stop of this epoch, or take the mark away."""
-    marked = update(_T.fences).where(_T.fences.c.partition == part, _T.fences.c.epoch == epoch)
-    conn.execute(marked.values(mark=mark))
-
-
-def take_mark(conn: Connection, part: int, *, epoch: int, mark: str) -> bool:
-    """Whether this mark was there; it is not there any more."""
-    taken = update(_T.fences).where(
-        _T.fences.c.partition == part, _T.fences.c.epoch == epoch, _T.fences.c.mark == mark
-    )
-    return conn.execute(taken.values(mark=None)).rowcount == 1
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────
@@ -185,13 +109,18 @@ def pools(conn: Connection, names: Iterable[str] | None = None) -> list[PoolRow]
         case((_T.pools.c.drop.is_(None), _T.skus.c.price_v), else_=0),
         func.coalesce(_LIMIT, 0),
         _T.drops.c.state,
+        _T.waitlists.c.open,
     )
     query = query.join(_T.skus, _T.skus.c.id == _T.pools.c.sku)
     query = query.outerjoin(_T.drops, _T.drops.c.id == _T.pools.c.drop)
+    query = query.outerjoin(_T.waitlists, _T.waitlists.c.pool == _T.pools.c.pool)
     if names is not None:
         query = query.where(_T.pools.c.pool.in_(list(names)))
     found = conn.execute(query)
-    return [PoolRow._make((*asked, phase_of(state))) for *asked, state in found]
+    return [
+        PoolRow._make((*asked, phase_of(state), bool(waited_for)))
+        for *asked, state, waited_for in found
+    ]
 
 
 def phase_of(state: str | None) -> Phase:
@@ -214,13 +143,11 @@ def opening(conn: Connection, part: int) -> tuple[list[GateRow], list[Count]]:
         .where(_T.pools.c.partition == part, _LIMIT.is_not(None))
         .where(_T.buyer_taken.c.units > 0)
     )
-    waited_for = set(conn.execute(_WAITED_FOR).scalars())
-    gates = [gate_of(row, waiting=row.pool in waited_for) for row in rows]
-    return gates, [Count(*row) for row in conn.execute(counts)]
+    return [gate_of(row) for row in rows], [Count(*row) for row in conn.execute(counts)]
 
 
-def gate_of(row: PoolRow, *, waiting: bool = False) -> GateRow:
-    """The gate of a pool that nobody holds anything of; `waiting`: only offers may hold."""
+def gate_of(row: PoolRow) -> GateRow:
+    """The gate of a pool that nobody holds anything of."""
     return GateRow(
         pool=row.pool,
         base=row.available,
@@ -229,7 +156,7 @@ def gate_of(row: PoolRow, *, waiting: bool = False) -> GateRow:
         price_v=row.price_v,
         limit=row.limit or None,
         phase=row.phase,
-        waiting=waiting,
+        waiting=row.waiting,
     )
 
 
@@ -347,7 +274,7 @@ def adjust(
     part = conn.execute(select(_T.pools.c.partition).where(_T.pools.c.pool == pool)).scalar()
     if part is None:
         raise Invalid("not_found", "There is no such stock.", data={"pool": pool})
-    now_epoch = fence(conn, part, share=True).epoch
+    now_epoch = partitions.fence(conn, part, share=True).epoch
     row = conn.execute(LOCK_POOLS, {"pools": [pool]}).one()
     before = done(conn, pool, operation, kind=kind, units=units)
     if before is not None:
@@ -428,7 +355,6 @@ def _range(pool: str, *rows: Any) -> Range:
     return Range(pool, rows[0].seq, rows[-1].seq, rows[-1].available_after, holds)
 
 
-_WAITED_FOR = select(_T.waitlists.c.pool).where(_T.waitlists.c.open)
 _SUMS = ("initial", "adjusted", "reserved", "sold", "seq")
 _MAKE_FENCE = text("INSERT INTO fences (partition, epoch) VALUES (:partition, 0)")
 _SET_FACT = text(

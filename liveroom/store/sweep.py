@@ -35,7 +35,7 @@ class Sweep:
         self._gates = gates
         self._fences = fences
         self._reached: dict[str, tuple[int, int]] = {}  # pool -> (epoch, seq) the gate stood on
-        self._odd: dict[str, tuple[int, int, int]] = {}  # what a gate did not ask, and should
+        self._odd: dict[str, tuple[int, int, int, bool]] = {}  # what a gate did not ask, and should
         self._unlimited: set[str] = set()  # pools whose gates had no limit when told last
         self._turn = 0
 
@@ -106,7 +106,7 @@ class Sweep:
         return bool(rows) and rows[0].seq < seq
 
     async def _set_odd(self, part: int, rows: Sequence[PoolRow], gates: dict[str, Left]) -> None:
-        """Set prices, limits and phases that two sweeps in a row have found to differ from SQL.
+        """Set what gates ask where two sweeps in a row have found it to differ from SQL.
 
         One sweep alone may meet a price between its commit and its gate.
         """
@@ -118,6 +118,7 @@ class Sweep:
                 price_v=row.price_v,
                 limit=row.limit,
                 phase=row.phase,
+                waiting=row.waiting,
             )
             for row in odd
             if self._odd.get(row.pool) == _asked(row)
@@ -185,6 +186,6 @@ class Sweep:
         return pruned
 
 
-def _asked(row: PoolRow) -> tuple[int, int, int]:
+def _asked(row: PoolRow) -> tuple[int, int, int, bool]:
     """What the gate of this pool should ask."""
-    return row.price, row.limit, row.phase
+    return row.price, row.limit, row.phase, row.waiting

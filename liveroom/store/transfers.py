@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from liveroom.errors import ensure
-from liveroom.store import ledger, tables
+from liveroom.store import ledger, partitions, tables
 from liveroom.store.database import now_ms
 from liveroom.store.holds import Told
 
@@ -36,7 +36,7 @@ def move_units(
     """
     ensure(units > 0, "a transfer moves units")
     part = conn.execute(select(_T.pools.c.partition).where(_T.pools.c.pool == source)).scalar_one()
-    now_epoch = ledger.fence(conn, part, share=True).epoch
+    now_epoch = partitions.fence(conn, part, share=True).epoch
     names = [source, target]
     rows = {row.pool: row for row in conn.execute(ledger.LOCK_POOLS, {"pools": sorted(names)})}
     ensure(len(rows) == len(names), f"{source} or {target} is gone")

@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from liveroom import bookkeeping, closing, orders, placing
 from liveroom.errors import Refused
-from liveroom.store import fences, ledger, sweep, tables
+from liveroom.store import fences, partitions, sweep, tables
 from liveroom.store.database import CommitUnknown
 from tests.simulation.planting import Bug
 
@@ -36,7 +36,7 @@ def _unfenced(books: Any) -> None:
 
 async def _open_whoever_raised(self: Any, part: int, seen: int) -> None:
     raised = await self._db.write(
-        lambda conn: ledger.raise_fence(conn, part, seen=seen, to=seen + 1)
+        lambda conn: partitions.raise_fence(conn, part, seen=seen, to=seen + 1)
     )
     del raised
     await self._open(part, seen + 1)

@@ -72,7 +72,7 @@ class Sale:
 
     async def run(self) -> None:
         """The sale, then quiet; then whatever is left is bought, and everything must add up."""
-        open_shop(self._world, partitions=self._partitions, stock=self._stock, limit=self._limit)
+        open_shop(self._world, parts=self._partitions, stock=self._stock, limit=self._limit)
         others = [
             asyncio.ensure_future(self._crowd.keep_nodes()),
             asyncio.ensure_future(self._bank.speak(self._hear)),

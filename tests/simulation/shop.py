@@ -6,20 +6,20 @@ from typing import Any, Final
 
 from sqlalchemy import insert
 
-from liveroom.store import ledger, tables
+from liveroom.store import ledger, partitions, tables
 from tests.simulation.world import World
 
 SKUS: Final = ("s1", "s2", "s7")  # each in another one of three partitions
 ROOM: Final = "r1"
 
 
-def open_shop(world: World, *, partitions: int, stock: dict[str, int], limit: int | None) -> None:
+def open_shop(world: World, *, parts: int, stock: dict[str, int], limit: int | None) -> None:
     """An empty Redis, and a database in which `stock` is for sale; `limit` is that of s1."""
 
     def rows(conn: Any) -> None:
         for table in reversed(tables.metadata.sorted_tables):
             conn.execute(table.delete())
-        ledger.prepare(conn, partitions)
+        partitions.prepare(conn, parts)
         conn.execute(insert(tables.shops), {"id": "shop", "name": "S", "created_at": 0})
         product = {"id": "p1", "shop": "shop", "title": "P", "currency": "EUR", "needs": []}
         conn.execute(insert(tables.products), product | {"created_at": 0})

@@ -10,7 +10,7 @@ from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, Final
 
 from liveroom import audit as audits
-from liveroom.store import ledger
+from liveroom.store import partitions
 from liveroom.store.fenced import Shut
 from liveroom.store.gates import Gates, GateState, HoldRow, Inspection, LineRow
 from liveroom.store.memory import MEMORY_S
@@ -54,7 +54,9 @@ class Watch:
     def inspect(self) -> dict[int, tuple[int, Inspection]]:
         """The partitions that are open under SQL's epoch now: (epoch, what Redis has)."""
         found = {}
-        count = int(self.value("SELECT value FROM facts WHERE name = ?", ledger.PARTITIONS_FACT))
+        count = int(
+            self.value("SELECT value FROM facts WHERE name = ?", partitions.PARTITIONS_FACT)
+        )
         for part, epoch in self.rows(
             "SELECT partition, epoch FROM fences WHERE partition < ?", count
         ):
