@@ -99,7 +99,9 @@ def test_db_upgrade_makes_what_the_audit_reads(capsys):
 
 
 def test_audit_beside_a_live_server(server):
-    """The audit of a running server checks its gates too."""
+    """The audit of a running server checks its gates too, those there are by then."""
+    with server.http() as http:
+        assert http.get("/v1/rooms/r1").json()["stock"]
     report = server.audit()
     assert report["ok"]
     assert report["checks"]["I3"]["checked"] > 0

@@ -105,7 +105,7 @@ SALES_BUGS: dict[str, Bug] = {
         found_at=13,
     ),
     "a drop sells before it opens": Bug(
-        "before its drop had opened",
+        "before its drop had opened|after its drop had closed",
         [(Tally, "_drop_sells", _drops_always_sell)],
         [("(g.phase == 1 or g.phase == 3)", "g.phase == 3")],
         focus="drops",
