@@ -9,7 +9,7 @@ from liveroom import captures, drawing, orders, refunding, settling
 from liveroom.deciding import Tally
 from liveroom.ids import new_id
 from liveroom.promotions import Promotions
-from liveroom.store import waiting
+from liveroom.store import sweep, waiting
 from liveroom.waitlist import Waitlist
 from tests.simulation.planting import Bug
 
@@ -29,6 +29,10 @@ def _drops_always_sell(self: Any, hold: Any, *, buy_now: bool) -> bool:
 
 
 # ── waitlists ─────────────────────────────────────────────────────────────────────────────
+
+
+async def _set_nothing(self: Any, part: int, rows: Any, gates: Any) -> None:
+    pass
 
 
 async def _close_in_sql_alone(self: Any, pool: str, joined: int) -> None:
@@ -116,9 +120,9 @@ SALES_BUGS: dict[str, Bug] = {
         lua=[("if g.waiting and not offering", "if false and not offering")],
         focus="waiting",
     ),
-    "the gate of an empty list stays shut": Bug(
+    "the gate of an empty list stays shut, and no sweep looks": Bug(
         "not at rest: sku:s1: SQL has .* the gate",
-        [(Waitlist, "_close", _close_in_sql_alone)],
+        [(Waitlist, "_close", _close_in_sql_alone), (sweep.Sweep, "_set_odd", _set_nothing)],
         focus="waiting",
     ),
     "what is on its way back may be refunded again": Bug(
