@@ -132,7 +132,7 @@ BARS: Final[dict[str, Run]] = {
             Bar("events_ratio", 1.05),
             Bar("active_ratio", 1.05),
             Bar("rooms_ratio", 1.1),
-            Bar("seated_ratio", 1.25),
+            Bar("seated_ratio", None, 1.25),
         ),
         240,
     ),

@@ -38,28 +38,45 @@ class Step(NamedTuple):
 log = structlog.get_logger()
 
 
-class Sweeper:
-    """Runs the steps, in their order, while this node holds the lease. Started and ended once.
+class Lease:
+    """What one node at a time has, as far as it has asked of late.
 
-    Steps that run seldom share another lease, which lasts as long as they wait.
+    Once had, a lease lasts for half its time at least: until then nobody is asked again.
     """
 
     def __init__(
-        self,
-        db: Database,
-        steps: Mapping[str, Step],
-        *,
-        holder: str,
-        every_s: float = 1.0,
-        lease: str = "sweeper",
+        self, db: Database, holder: str, *, name: str = "sweeper", lasts_ms: int = LEASE_MS
+    ) -> None:
+        self._db = db
+        self._holder = holder
+        self._name = name
+        self._lasts_ms = lasts_ms
+        self._ours_until_s = float("-inf")
+
+    async def is_ours(self) -> bool:
+        """Whether this node has it, or could take it; raises `store_down`."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._ours_until_s:
+            return True
+        ours = await self._db.lease(self._name, self._holder, self._lasts_ms)
+        if ours:
+            self._ours_until_s = now_s + self._lasts_ms / 2000
+        return ours
+
+
+class Sweeper:
+    """Runs the steps, in their order, while this node holds the lease. Started and ended once.
+
+    Sweepers may share a lease; one that runs seldom needs one that lasts as long as it waits.
+    """
+
+    def __init__(
+        self, db: Database, steps: Mapping[str, Step], *, lease: Lease, every_s: float = 1.0
     ) -> None:
         self._db = db
         self._steps = dict(steps)
-        self._holder = holder
-        self._every_s = every_s
         self._lease = lease
-        self._lease_ms = max(LEASE_MS, round(every_s * 1000))
-        self._ours_until_s = float("-inf")
+        self._every_s = every_s
         self._looks = {name: step.due for name, step in self._steps.items() if step.due is not None}
         self._ending = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -78,23 +95,13 @@ class Sweeper:
 
     async def sweep_once(self) -> bool:
         """One sweep, if this node has the lease; whether it had."""
-        if not await self._has_lease():
+        if not await self._lease.is_ours():
             return False
         idle = await self._db.read(self._idle) if self._looks else set()
         for name, step in self._steps.items():
             if name not in idle:
                 await self._step(name, step.run)
         return True
-
-    async def _has_lease(self) -> bool:
-        """A lease that was had lasts for half its time at least: until then nobody is asked."""
-        now_s = asyncio.get_running_loop().time()
-        if now_s < self._ours_until_s:
-            return True
-        ours = await self._db.lease(self._lease, self._holder, self._lease_ms)
-        if ours:
-            self._ours_until_s = now_s + self._lease_ms / 2000
-        return ours
 
     def _idle(self, conn: Connection) -> set[str]:
         """The steps that SQL has nothing for."""

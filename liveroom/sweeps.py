@@ -13,14 +13,14 @@ from liveroom.commands import Services
 from liveroom.expiring import Expiring
 from liveroom.outbox import Outbox
 from liveroom.store import waiting
-from liveroom.sweeper import Step, Sweeper
+from liveroom.sweeper import Lease, Step, Sweeper
 
 TIDY_EVERY_S: Final = 3600.0
 
 
 def sweepers(services: Services, expiring: Expiring) -> list[Sweeper]:
     """One for what is the house's own, one for what providers are asked, one to tidy up."""
-    db, holder, orders = services.db, services.node, services.orders
+    db, orders = services.db, services.orders
     house = {
         "holds": Step(expiring.sweep_once),
         "waitlist": Step(services.waitlist.sweep_once, waiting.ANY_OPEN),
@@ -34,8 +34,10 @@ def sweepers(services: Services, expiring: Expiring) -> list[Sweeper]:
         "outbox": Step(told.run_once, outbox.ANY_WAITING),
     }
     tidy = {"void": Step(services.inventory.prune_once)}
+    often = Lease(db, services.node)
+    seldom = Lease(db, services.node, name="tidier", lasts_ms=round(TIDY_EVERY_S * 1000))
     return [
-        Sweeper(db, house, holder=holder),
-        Sweeper(db, outside, holder=holder, lease="asker"),
-        Sweeper(db, tidy, holder=holder, every_s=TIDY_EVERY_S, lease="tidier"),
+        Sweeper(db, house, lease=often),
+        Sweeper(db, outside, lease=often),
+        Sweeper(db, tidy, lease=seldom, every_s=TIDY_EVERY_S),
     ]

@@ -12,7 +12,7 @@ from liveroom import carving, closing, outbox, parked
 from liveroom.errors import Unavailable
 from liveroom.outbox import Outbox
 from liveroom.store import tables, waiting
-from liveroom.sweeper import Step, Sweeper
+from liveroom.sweeper import Lease, Step, Sweeper
 
 
 def test_one_node_sweeps_at_a_time(run, db) -> None:
@@ -25,7 +25,7 @@ def test_one_node_sweeps_at_a_time(run, db) -> None:
             async def step() -> None:
                 swept.append(name)
 
-            return Sweeper(db, {"step": Step(step)}, holder=name)
+            return Sweeper(db, {"step": Step(step)}, lease=Lease(db, name))
 
         one, two = node("one"), node("two")
         assert await one.sweep_once()
@@ -48,11 +48,16 @@ def test_what_runs_seldom_has_a_lease_of_its_own(run, db) -> None:
             async def step() -> None:
                 done.append(name)
 
-            return Sweeper(db, {"step": Step(step)}, holder=name, every_s=3600, lease="tidier")
+            return Sweeper(
+                db,
+                {"step": Step(step)},
+                lease=Lease(db, name, name="tidier", lasts_ms=3_600_000),
+                every_s=3600,
+            )
 
         assert await node("one").sweep_once()
         assert not await node("two").sweep_once()
-        assert await Sweeper(db, {}, holder="two").sweep_once()
+        assert await Sweeper(db, {}, lease=Lease(db, "two")).sweep_once()
         lasts = select(tables.leases.c.until).where(tables.leases.c.name == "tidier")
         until = await db.read(lambda conn: conn.execute(lasts).scalar_one())
         assert until - await db.now_ms() > 3_500_000
@@ -79,7 +84,7 @@ def test_a_failing_step_stops_no_other(run, db) -> None:
             swept.append("fine")
 
         steps = {"broken": Step(broken), "away": Step(away), "fine": Step(fine)}
-        sweeper = Sweeper(db, steps, holder="n")
+        sweeper = Sweeper(db, steps, lease=Lease(db, "n"))
         await sweeper.sweep_once()
         await sweeper.sweep_once()
         assert swept == ["broken", "away", "fine"] * 2
@@ -100,7 +105,7 @@ def test_a_step_that_has_nothing_to_do_is_not_run(run, db) -> None:
             swept.append("always")
 
         steps = {"outbox": Step(step, outbox.ANY_WAITING), "always": Step(always)}
-        sweeper = Sweeper(db, steps, holder="n")
+        sweeper = Sweeper(db, steps, lease=Lease(db, "n"))
         await sweeper.sweep_once()
         await db.write(lambda conn: outbox.add(conn, "tell", {}, 0))
         await sweeper.sweep_once()
@@ -161,7 +166,7 @@ def test_the_sweeper_runs_until_it_is_closed(run, db) -> None:
             if sweeps == 3:
                 third.set()
 
-        sweeper = Sweeper(db, {"step": Step(step)}, holder="n", every_s=0.001)
+        sweeper = Sweeper(db, {"step": Step(step)}, lease=Lease(db, "n"), every_s=0.001)
         sweeper.start()
         await third.wait()
         await sweeper.close()

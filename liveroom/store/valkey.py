@@ -176,13 +176,23 @@ class EmbeddedValkey:
 
     def _wait_for_end(self, process: subprocess.Popen[bytes]) -> int:
         """Its exit status; one whose socket is gone is ended, since nobody can reach it."""
-        while True:
-            try:
-                return process.wait(LOOK_EVERY_S)
-            except subprocess.TimeoutExpired:
-                if not self._socket.exists() and not self._stopping.is_set():
-                    log.error("valkey's socket is gone", socket=str(self._socket))  # noqa: TRY400
-                    process.kill()
+        ended = threading.Event()
+        # A wait with a bound asks twenty times a second: so one thread waits, another looks.
+        looking = threading.Thread(
+            target=self._look_after_socket, args=(process, ended), name="valkey-socket", daemon=True
+        )
+        looking.start()
+        try:
+            return process.wait()
+        finally:
+            ended.set()
+            looking.join()
+
+    def _look_after_socket(self, process: subprocess.Popen[bytes], ended: threading.Event) -> None:
+        while not ended.wait(LOOK_EVERY_S):
+            if not self._socket.exists() and not self._stopping.is_set():
+                log.error("valkey's socket is gone", socket=str(self._socket))
+                process.kill()
 
     def _report(self, status: int) -> None:
         self.deaths += 1

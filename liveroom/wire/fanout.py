@@ -24,7 +24,7 @@ CHUNK: Final = 50
 ROUNDS: Final = 12
 """How often the loop comes round between two slices, unless that takes longer than a slice."""
 GATHER_COST_FACTOR: Final = 8.0
-GATHER_S: Final = 0.030
+PERIOD_S: Final = 0.040
 TICK_MAX_S: Final = 0.4
 
 
@@ -38,11 +38,11 @@ class Job(NamedTuple):
 class Tick:
     """How long a room gathers before its next flush.
 
-    After a flush that cost `c` seconds the room gathers for `min(8c, 30 ms + c/2)`, at most
-    `max_s`: a small room buys fewer writes with a few milliseconds, while a large one, whose
-    flush is slow by itself, adds little to what its viewers wait already. From a few hundred
-    viewers on the wait hardly depends on the cost, so that a room spread over two workers
-    needs no more frames than on one.
+    After a flush that cost `c` seconds the room gathers until 40 ms after that flush began, for
+    8c at most and c/2 at least, never longer than `max_s`: a small room buys fewer writes with
+    a few milliseconds, while a large one, whose flush is slow by itself, adds little to what
+    its viewers wait already. From a few hundred viewers on flushes begin equally often,
+    whatever they cost, so that a room spread over two workers needs no more frames than on one.
     """
 
     def __init__(self, max_s: float = TICK_MAX_S) -> None:
@@ -54,7 +54,7 @@ class Tick:
         """A flush took this long, with the loop's own work for it."""
         cost = ended_s - began_s
         self.last_s = ended_s
-        gather = min(GATHER_COST_FACTOR * cost, GATHER_S + cost / 2, self._max_s)
+        gather = min(GATHER_COST_FACTOR * cost, max(PERIOD_S - cost, cost / 2), self._max_s)
         self.ready_s = ended_s + gather
 
 
