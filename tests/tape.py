@@ -10,6 +10,7 @@ import orjson
 from liveroom.clock import ManualClock
 from liveroom.events import Event, Position
 from liveroom.wire.codec import Format, decode
+from liveroom.wire.direct import NOWHERE
 from liveroom.wire.hub import Hub
 from liveroom.wire.outbox import Owner, Seat
 
@@ -25,6 +26,7 @@ class Tape:
         self.frames: list[bytes] = []
         self.full_after = 1 << 62  # so many frames, and its buffer is full
         self.closed: tuple[int, str] | None = None
+        self.descriptor = NOWHERE
 
     def write(self, frame: bytes) -> None:
         assert self.closed is None, "written after a close"

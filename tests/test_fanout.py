@@ -337,7 +337,7 @@ def test_between_two_slices_a_command_takes_many_steps(run):
         loop, done, seen = asyncio.get_running_loop(), asyncio.Event(), []
         there, clock = seats(SLICE * 4), Ticking(1e-6)
         for seat in there:
-            seat.write = lambda frame, link=seat.link: (clock(), link.write(frame))
+            seat.link.write = lambda frame, write=seat.link.write: (clock(), write(frame))
         Flush(loop, [Job(b"f", there)], 1, done.set, clock=clock).start()
         while not done.is_set():
             seen.append(written(there))

@@ -88,6 +88,9 @@ class Owner:
     def on_resume(self) -> None:
         self.told.append("resume")
 
+    def on_queue(self, descriptor: int) -> None:
+        """What is told of queues is in the tests of flushes."""
+
     def on_lost(self) -> None:
         self.told.append("lost")
 

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from liveroom.wire import codec
+from liveroom.wire.direct import DONT_WAIT, send
 from liveroom.wire.outbox import Seat
 
 SLICE: Final = 250
@@ -118,11 +119,13 @@ class Flush:
         """Write to the next seats of the current job, at most `count`; how many that were."""
         frame, seats = self._jobs[self._job]
         part = seats[self._at : self._at + count]
-        beat = self._beat
+        beat, size = self._beat, len(frame)
         for seat in part:
             if seat.beat < beat:
                 seat.beat = beat
-                seat.write(frame)
+                taken = send(seat.descriptor, frame, size, DONT_WAIT)
+                if taken != size:
+                    seat.send_rest(frame, taken)
         self._at += len(part)
         self.writes += len(part)
         if self._at >= len(seats):

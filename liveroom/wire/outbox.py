@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from liveroom.errors import LiveroomError
-from liveroom.wire import codec
+from liveroom.wire import codec, direct
 from liveroom.wire.codec import Format
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ class Owner(Protocol):
     def on_resume(self) -> None:
         """The link's buffer is below the low-water mark again."""
 
+    def on_queue(self, descriptor: int) -> None:
+        """Bytes wait in the link, or none do any more: its descriptor is another one."""
+
     def on_lost(self) -> None:
         """The link is about to be closed, or is gone. Told once, before any close frame."""
 
@@ -58,8 +61,11 @@ class Link(Protocol):
         """Whether the buffer is above its high-water mark."""
 
     @property
-    def write(self) -> Callable[[bytes], None]:
-        """Writes without any check: only for a flush, which knows who is still there."""
+    def descriptor(self) -> int:
+        """Where `direct.send` may send what is written next; `NOWHERE` while bytes wait here."""
+
+    def write(self, data: bytes) -> None:
+        """Send without any check: only for a flush, which knows who is still there."""
 
     def write_frame(self, frame: bytes) -> None:
         """Send a whole frame; dropped once the link is closing."""
@@ -108,6 +114,7 @@ class Seat:
         "beat",
         "closed",
         "crew",
+        "descriptor",
         "early",
         "format",
         "link",
@@ -118,7 +125,6 @@ class Seat:
         "on_leave",
         "outbox_bytes_max",
         "seq",
-        "write",
     )
 
     def __init__(
@@ -136,7 +142,6 @@ class Seat:
         self.crew = crew
         self.outbox_bytes_max = outbox_bytes_max
         self.answer_bytes = 0
-        self.write = link.write
         self.closed = False
         self.live: LiveRoom | None = None
         self.on_leave: Callable[[Seat], None] | None = None
@@ -145,7 +150,12 @@ class Seat:
         self.n = 0
         self.mark = 0
         self.early: list[bytes] | None = None
+        self.descriptor = link.descriptor
         link.owner = self
+
+    def send_rest(self, frame: bytes, taken: int) -> None:
+        """Send what the kernel has not taken of a flush's frame, of which it took so much."""
+        self.link.write(frame[max(0, taken) :])
 
     def send_frame(self, frame: bytes) -> None:
         """Send a frame that is this viewer's alone: a reply, a direct event, a catch-up.
@@ -198,10 +208,15 @@ class Seat:
         if self.live is not None:
             self.live.resume(self)
 
+    def on_queue(self, descriptor: int) -> None:
+        """Send shared frames there from now on, or through the link."""
+        self.descriptor = descriptor
+
     def on_lost(self) -> None:
         """Leave the room; nothing is written for this seat any more."""
         self.closed = True
         self.beat = AWAY
+        self.descriptor = direct.NOWHERE
         if self.on_leave is not None:
             self.on_leave(self)
 
@@ -213,6 +228,8 @@ class StreamLink:
     that what waits here is bounded by its seat and by its room, as it is there.
     """
 
+    descriptor: Final = direct.NOWHERE
+
     def __init__(self) -> None:
         self.owner: Owner | None = None
         self.closed = False
@@ -221,10 +238,9 @@ class StreamLink:
         self._frames: deque[bytes] = deque()
         self._ready = asyncio.Event()
 
-    @property
-    def write(self) -> Callable[[bytes], None]:
+    def write(self, data: bytes) -> None:
         """The same as `write_frame`: there is no faster way here."""
-        return self.write_frame
+        self.write_frame(data)
 
     def write_frame(self, frame: bytes) -> None:
         """Queue a frame; dropped once the link is closed."""

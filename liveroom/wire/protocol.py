@@ -23,6 +23,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from liveroom.metrics import counters
+from liveroom.wire import direct
 from liveroom.wire.codec import close_reason
 from liveroom.wire.door import Door, Refusal
 from liveroom.wire.frames import (
@@ -63,6 +64,7 @@ class RoomSocket(asyncio.Protocol):
         "_config",
         "_connections",
         "_conversation",
+        "_descriptor",
         "_door",
         "_frames",
         "_gone",
@@ -71,6 +73,7 @@ class RoomSocket(asyncio.Protocol):
         "_open",
         "_peer",
         "_place",
+        "_queued",
         "_read_paused",
         "_received",
         "_task",
@@ -117,6 +120,8 @@ class RoomSocket(asyncio.Protocol):
         self._leaving = False
         self._asked = False
         self._place = -1
+        self._descriptor = direct.NOWHERE
+        self._queued = True
         self._read_paused = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -140,6 +145,7 @@ class RoomSocket(asyncio.Protocol):
         if self._gone or self.transport.is_closing():
             return
         self._open = True
+        self._descriptor = direct.descriptor(self.transport)
         self.transport.write(answer)
         pulse = self._door.pulse
         interval_s = self._config.ws_ping_interval
@@ -174,14 +180,29 @@ class RoomSocket(asyncio.Protocol):
         return self.transport.get_write_buffer_size()
 
     @property
-    def write(self) -> Callable[[bytes], None]:
-        """The transport's own write, without any check."""
-        return self.transport.write
+    def descriptor(self) -> int:
+        """Where bytes may be sent at once: `direct.NOWHERE` while others wait before them."""
+        return direct.NOWHERE if self._queued else self._descriptor
+
+    def write(self, data: bytes) -> None:
+        """Send, at once where nothing waits; what the kernel does not take waits here."""
+        if self._queued and not self.transport.get_write_buffer_size():
+            self._queue(waits=False)
+        size = len(data)
+        taken = max(0, direct.send(self.descriptor, data, size, direct.DONT_WAIT))
+        if taken < size:
+            self._queue(waits=True)
+            self.transport.write(data[taken:])
+
+    def _queue(self, *, waits: bool) -> None:
+        self._queued = waits
+        if self.owner is not None:
+            self.owner.on_queue(self.descriptor)
 
     def write_frame(self, frame: bytes) -> None:
         """Send a whole server frame; dropped once a close frame was sent."""
         if not self.close_sent and not self.transport.is_closing():
-            self.transport.write(frame)
+            self.write(frame)
 
     def close(self, code: int, reason: str = "") -> None:
         """Leave the room, send a close frame, and be gone within 5 s.
@@ -200,7 +221,7 @@ class RoomSocket(asyncio.Protocol):
             reason = close_reason(self._door.after_ms())
         self.close_sent = True
         counters.count("closes", str(code))
-        self.transport.write(close_frame(code, reason))
+        self.write(close_frame(code, reason))
         self._pace_reading()
         self._end_soon()
 
@@ -238,6 +259,7 @@ class RoomSocket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - how it ended is all one
         """Leave the room, and give the connection's place back."""
         self._leave()
+        self._descriptor = direct.NOWHERE  # the number will soon be another connection's
         if self._timer is not None:
             self._timer.cancel()
         self._connections.discard(self)
@@ -341,7 +363,7 @@ class RoomSocket(asyncio.Protocol):
             return
         if not self.close_sent and self._open:
             self.close_sent = True
-            self.transport.write(answer_to_close(payload))
+            self.write(answer_to_close(payload))
         self.transport.close()
         self._end_soon()
 
