@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from liveroom.batching import Batcher
@@ -19,7 +20,7 @@ from liveroom.metrics import counters
 from liveroom.store import items, keys, scripts
 from liveroom.store.items import Batch, Item, RoomState
 from liveroom.store.listener import Listener
-from liveroom.store.scripts import Client, Script, pack, unpack, unpack_raw
+from liveroom.store.scripts import Call, Client, Script, pack, unpack, unpack_raw
 
 BATCH_MAX: Final = 256
 WAITING_MAX: Final = 20_000
@@ -28,6 +29,7 @@ READ_MAX: Final = 1001
 READ_BYTES_MAX: Final = 1024 * 1024
 """After so many bytes of a log one call reads no more of it: nothing else runs meanwhile."""
 ANSWER_TTL_S: Final = 24 * 3600
+ROOMS_REMEMBERED: Final = 4096
 
 __all__ = ["Backplane", "Batch", "Item", "RoomState"]
 
@@ -296,7 +298,8 @@ def _fresh_epoch() -> str:
     return secrets.token_hex(4)
 
 
-def _room_keys(room: str) -> list[str]:
+@lru_cache(maxsize=ROOMS_REMEMBERED)
+def _room_keys(room: str) -> tuple[str, ...]:
     names = (
         keys.room_log,
         keys.room_events,
@@ -304,20 +307,20 @@ def _room_keys(room: str) -> list[str]:
         keys.room_reactions,
         keys.room_viewers,
     )
-    return [keys.partition_run(keys.partition(room)), *(name(room) for name in names)]
+    return (keys.partition_run(keys.partition(room)), *(name(room) for name in names))
 
 
-def _position_call(room: str, since: Position, limit: int) -> tuple[list[str], list[Any]]:
+def _position_call(room: str, since: Position, limit: int) -> Call:
     wanted = [since.epoch, since.seq, limit, READ_BYTES_MAX]
     return _room_keys(room)[:3], [_fresh_epoch(), *wanted]
 
 
-def _positions_call(part: int, rooms: Sequence[str]) -> tuple[list[str], list[Any]]:
+def _positions_call(part: int, rooms: Sequence[str]) -> Call:
     logs = [name(room) for room in rooms for name in (keys.room_log, keys.room_events)]
     return [keys.partition_run(part), *logs], [_fresh_epoch() for _ in rooms]
 
 
-def _call(room: str, batch: Sequence[Item], now_ms: int) -> tuple[list[str], list[Any]]:
+def _call(room: str, batch: Sequence[Item], now_ms: int) -> Call:
     once: list[str] = []
     told = [items.as_told(item, once) for item in batch]
     names = [*_room_keys(room), keys.room_channel(keys.partition(room))]
