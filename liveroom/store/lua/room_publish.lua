@@ -16,6 +16,7 @@ local EVENTS_MIN, MESSAGES_MIN, PINNED_MAX, KEPT_S = 1000, 200, 3, 30 * 86400
 -- part: room_state
 -- part: room_pins
 local log, answers, published = open_log(run_key, log_key, events_key, fresh), {}, {}
+local written = {} -- the keys beside the log's own that this batch wrote to
 
 local function emit(told, blob, class, fields)
   local event, row = { e = blob, f = fields }, { 'e', blob }
@@ -24,11 +25,11 @@ local function emit(told, blob, class, fields)
   end
   if class == 'logged' then
     log.seq = log.seq + 1
-    event.s = log.seq
+    event.s, written[events_key] = log.seq, true
     redis.call('XADD', events_key, 'MAXLEN', '~', EVENTS_MIN, log.seq .. '-0', unpack(row))
   elseif class == 'chat' then
     log.n = log.n + 1
-    event.n = log.n
+    event.n, written[messages_key] = log.n, true
     redis.call('XADD', messages_key, 'MAXLEN', '~', MESSAGES_MIN, log.n .. '-0',
       'epoch', log.epoch, unpack(row))
   end
@@ -55,11 +56,26 @@ local function carry_out(item)
   if shown then take_down(told, item.unpin, item.must) end
   if item.pin then log.pinned, left = pin(log.pinned, item.pin, PINNED_MAX) end
   for _, product in ipairs(left) do take_down(told, product) end
-  if item.react then blob = react(log_key, reactions_key, item.react, at) end
-  if item.watch then blob = count_viewers(log_key, viewers_key, item.watch, at) end
+  if item.react then
+    blob, written[reactions_key] = react(log_key, reactions_key, item.react, at), true
+  end
+  if item.watch then
+    blob, written[viewers_key] = count_viewers(log_key, viewers_key, item.watch, at), true
+  end
   if blob then emit(told, blob, item.c, newest(log_key, item.set)) end
   if item.pin then note_pin(log_key, item.pin, log.seq) end
   return { log.epoch, told }
+end
+
+-- All is kept for so long after the room's last day: told once a day, and to what may be new.
+-- Told to everything at each publication it was more than half of what went to disk.
+local function keep(day)
+  if log.kept == tostring(day) then
+    for key in pairs(written) do redis.call('EXPIRE', key, KEPT_S, 'NX') end
+    return
+  end
+  redis.call('HSET', log_key, 'kept', day)
+  for i = 2, 6 do redis.call('EXPIRE', KEYS[i], KEPT_S) end
 end
 
 for i, item in ipairs(items) do
@@ -73,7 +89,7 @@ for i, item in ipairs(items) do
   end
 end
 redis.call('HSET', log_key, 'seq', log.seq, 'n', log.n, 'pinned', log.pinned)
-for i = 2, 6 do redis.call('EXPIRE', KEYS[i], KEPT_S) end
+keep(math.floor(at / 86400000))
 if #published > 0 then
   redis.call('SPUBLISH', channel, cmsgpack.pack({ room, log.epoch, published }))
 end

@@ -13,13 +13,16 @@ end
 
 local function open_log(run_key, log_key, events_key, fresh)
   generation = generation or read_generation(run_key, fresh)
-  local log = redis.call('HMGET', log_key, 'generation', 'epoch', 'seq', 'n', 'pinned')
+  local log = redis.call('HMGET', log_key, 'generation', 'epoch', 'seq', 'n', 'pinned', 'kept')
   if log[1] ~= generation then
     redis.call('UNLINK', events_key)
     redis.call('HSET', log_key, 'generation', generation, 'epoch', fresh, 'seq', 0, 'pinned', '')
-    log = { generation, fresh, 0, log[4], '' }
+    log = { generation, fresh, 0, log[4], '', log[6] }
   end
-  return { epoch = log[2], seq = tonumber(log[3]), n = tonumber(log[4] or 0), pinned = log[5] }
+  return {
+    epoch = log[2], seq = tonumber(log[3]), n = tonumber(log[4] or 0), pinned = log[5],
+    kept = log[6],
+  }
 end
 
 -- Keep each versioned field at its newest; the newest values of those the event tells.
