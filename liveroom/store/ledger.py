@@ -98,25 +98,17 @@ def create_pool(conn: Connection, *, sku: str, initial: int) -> None:
 
 def pools(conn: Connection, names: Iterable[str] | None = None) -> list[PoolRow]:
     """Those pools, or all, with the price and limit of their SKUs."""
-    query = select(
-        _T.pools.c.pool,
-        _T.pools.c.sku,
-        _T.pools.c.drop,
-        _T.pools.c.partition,
-        _AVAILABLE,
-        _T.pools.c.seq,
-        func.coalesce(_T.drops.c.price_minor, _T.skus.c.price_minor),
-        case((_T.pools.c.drop.is_(None), _T.skus.c.price_v), else_=0),
-        func.coalesce(_LIMIT, 0),
-        _T.drops.c.state,
-        _T.waitlists.c.open,
-    )
-    query = query.join(_T.skus, _T.skus.c.id == _T.pools.c.sku)
-    query = query.outerjoin(_T.drops, _T.drops.c.id == _T.pools.c.drop)
-    query = query.outerjoin(_T.waitlists, _T.waitlists.c.pool == _T.pools.c.pool)
-    if names is not None:
-        query = query.where(_T.pools.c.pool.in_(list(names)))
-    found = conn.execute(query)
+    if names is None:
+        return _pool_rows(conn.execute(_POOLS))
+    return _pool_rows(conn.execute(_POOLS_NAMED, {"pools": list(names)}))
+
+
+def pools_in(conn: Connection, part: int) -> list[PoolRow]:
+    """The same for all pools of a partition."""
+    return _pool_rows(conn.execute(_POOLS_IN, {"part": part}))
+
+
+def _pool_rows(found: Iterable[Any]) -> list[PoolRow]:
     return [
         PoolRow._make((*asked, phase_of(state), bool(waited_for)))
         for *asked, state, waited_for in found
@@ -132,7 +124,7 @@ def phase_of(state: str | None) -> Phase:
 
 def opening(conn: Connection, part: int) -> tuple[list[GateRow], list[Count]]:
     """What a rebuild writes: a gate for each pool, and counts for those with a limit."""
-    rows = [row for row in pools(conn) if row.partition == part]
+    rows = pools_in(conn, part)
     counts = (
         select(
             _T.buyer_taken.c.pool, _T.buyer_taken.c.buyer, _T.pools.c.seq, _T.buyer_taken.c.units
@@ -364,6 +356,27 @@ _SET_FACT = text(
 _MAKE_VOID = text(
     "INSERT INTO void_holds (hold, at) VALUES (:hold, :at) ON CONFLICT (hold) DO NOTHING"
 )
+# Built once: most of what a small statement costs is building it.
+_POOLS = (
+    select(
+        _T.pools.c.pool,
+        _T.pools.c.sku,
+        _T.pools.c.drop,
+        _T.pools.c.partition,
+        _AVAILABLE,
+        _T.pools.c.seq,
+        func.coalesce(_T.drops.c.price_minor, _T.skus.c.price_minor),
+        case((_T.pools.c.drop.is_(None), _T.skus.c.price_v), else_=0),
+        func.coalesce(_LIMIT, 0),
+        _T.drops.c.state,
+        _T.waitlists.c.open,
+    )
+    .join(_T.skus, _T.skus.c.id == _T.pools.c.sku)
+    .outerjoin(_T.drops, _T.drops.c.id == _T.pools.c.drop)
+    .outerjoin(_T.waitlists, _T.waitlists.c.pool == _T.pools.c.pool)
+)
+_POOLS_NAMED = _POOLS.where(_T.pools.c.pool.in_(bindparam("pools", expanding=True)))
+_POOLS_IN = _POOLS.where(_T.pools.c.partition == bindparam("part"))
 LOCK_POOLS = (
     select(_T.pools.c.pool, _T.pools.c.seq, _AVAILABLE.label("available"))
     .where(_T.pools.c.pool.in_(bindparam("pools", expanding=True)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, bindparam, select, text, update
 
 from liveroom.store import tables
 
@@ -20,6 +20,16 @@ _SET_FACT = text(
     "INSERT INTO facts (name, value) VALUES (:name, :value)"
     " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
+# Built once: most of what a small statement costs is building it.
+_COUNT = select(_T.facts.c.value).where(_T.facts.c.name == PARTITIONS_FACT)
+_COUNT_SHARED = _COUNT.with_for_update(read=True)
+_FENCES = select(
+    _T.fences.c.partition, _T.fences.c.epoch, _COUNT.scalar_subquery().label("parts")
+).order_by(_T.fences.c.partition)
+_FENCE = select(_T.fences.c.epoch, _T.fences.c.mark).where(
+    _T.fences.c.partition == bindparam("part")
+)
+_FENCE_SHARED = _FENCE.with_for_update(read=True)
 
 
 class Fence(NamedTuple):
@@ -36,8 +46,7 @@ def of_sku(sku: str, parts: int) -> int:
 
 def count(conn: Connection, *, share: bool = False) -> int:
     """In how many partitions the stock lies; `share` keeps it so until the commit."""
-    fact = select(_T.facts.c.value).where(_T.facts.c.name == PARTITIONS_FACT)
-    return int(conn.execute(fact.with_for_update(read=True) if share else fact).scalar() or 1)
+    return int(conn.execute(_COUNT_SHARED if share else _COUNT).scalar() or 1)
 
 
 def prepare(conn: Connection, parts: int | None = None) -> int:
@@ -47,8 +56,7 @@ def prepare(conn: Connection, parts: int | None = None) -> int:
     worth nothing wherever its pool lies now, and no pool's `v` goes back.
     """
     epochs = {row.partition: row.epoch for row in conn.execute(select(_T.fences).with_for_update())}
-    fact = select(_T.facts.c.value).where(_T.facts.c.name == PARTITIONS_FACT)
-    before = conn.execute(fact.with_for_update()).scalar()
+    before = conn.execute(_COUNT.with_for_update()).scalar()
     parts = parts or int(before or 1)
     for part in range(parts):
         if part not in epochs:
@@ -66,15 +74,13 @@ def prepare(conn: Connection, parts: int | None = None) -> int:
 
 def fences(conn: Connection) -> list[tuple[int, int]]:
     """The partitions stock lies in, and the epoch of each."""
-    parts = count(conn)
-    query = select(_T.fences.c.partition, _T.fences.c.epoch).order_by(_T.fences.c.partition)
-    return [(row.partition, row.epoch) for row in conn.execute(query) if row.partition < parts]
+    rows = conn.execute(_FENCES).all()
+    return [(row.partition, row.epoch) for row in rows if row.partition < int(row.parts or 1)]
 
 
 def fence(conn: Connection, part: int, *, share: bool = False) -> Fence:
     """The partition's fence; `share` locks it against a rebuild until the commit."""
-    query = select(_T.fences.c.epoch, _T.fences.c.mark).where(_T.fences.c.partition == part)
-    return Fence(*conn.execute(query.with_for_update(read=True) if share else query).one())
+    return Fence(*conn.execute(_FENCE_SHARED if share else _FENCE, {"part": part}).one())
 
 
 def raise_fence(conn: Connection, part: int, *, seen: int, to: int) -> bool:
