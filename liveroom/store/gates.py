@@ -179,6 +179,14 @@ class Count(NamedTuple):
     units: int
 
 
+class Expired(NamedTuple):
+    """How many cart holds ended, those whose buyers must be told, and whether any are `Stuck`."""
+
+    ended: int
+    told: list[HoldRow]
+    is_stuck: bool
+
+
 class Stuck(NamedTuple):
     """A placing hold past due, and the ledger row its gate stood on while it was open."""
 
@@ -287,12 +295,10 @@ class Gates(Fenced):
         _, limited, missing = await self._call(_TELL, part, epoch, want, pack(counts))
         return list(limited), list(missing)
 
-    async def expire(
-        self, part: int, epoch: int, *, count: int, report: int
-    ) -> tuple[int, list[HoldRow]]:
-        """How many holds ended, and those whose buyers must be told (at most `report`)."""
-        _, ended, rows = await self._call(_EXPIRE, part, epoch, count, report)
-        return int(ended), _holds(rows)
+    async def expire(self, part: int, epoch: int, *, count: int, report: int) -> Expired:
+        """End cart holds past their deadline, at most `count`, and tell of at most `report`."""
+        _, ended, rows, is_stuck = await self._call(_EXPIRE, part, epoch, count, report)
+        return Expired(int(ended), _holds(rows), is_stuck)
 
     async def stuck(self, part: int, epoch: int, *, count: int) -> list[Stuck]:
         """The placing holds past due, the oldest first."""

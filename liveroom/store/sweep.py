@@ -72,23 +72,25 @@ class Sweep:
         `every` looks at all gates, also those this node knows to be level, and raises the
         fence where one is ahead of SQL: then one of the stores is not the other's.
         """
-        rows = {row.pool: row for row in await self._db.read(ledger.pools) if row.partition == part}
-        epoch, _ = await self._fences.call(part, self._gates.left, [])
+        found = await self._db.read(partial(ledger.pools_in, part=part))
+        rows = {row.pool: row for row in found}
+        # Where the fence moves from here on, the next sweep finds all of them behind.
+        epoch = self._fences.epochs().get(part)
         behind = [
             row.pool for row in rows.values() if self._reached.get(row.pool) != (epoch, row.seq)
         ]
         look = list(rows) if every else sorted({*behind, *self._slice(list(rows))})
         for at in range(0, len(look), PAGE):
             page = look[at : at + PAGE]
-            _, found = await self._fences.call(part, self._gates.left, page)
-            if missing := [pool for pool in page if pool not in found]:
+            under, gates = await self._fences.call(part, self._gates.left, page)
+            if missing := [pool for pool in page if pool not in gates]:
                 await self.open(missing)
-            for pool, gate in found.items():
-                await self._level(part, epoch, rows[pool], gate)
+            for pool, gate in gates.items():
+                await self._level(part, under, rows[pool], gate)
                 if every and gate.seq > rows[pool].seq and await self._is_ahead(pool, gate.seq):
                     await self._fences.raise_again(part)
                     return
-            await self._set_odd(part, [rows[pool] for pool in found], found)
+            await self._set_odd(part, [rows[pool] for pool in gates], gates)
 
     async def _level(self, part: int, epoch: int, row: PoolRow, gate: Left) -> None:
         reached = gate.seq
@@ -139,17 +141,23 @@ class Sweep:
 
     # ── ending ────────────────────────────────────────────────────────────────────────────
 
-    async def expire(self, part: int, *, report: int) -> list[HoldRow]:
-        """End cart holds past their deadline; those whose buyers nobody has told yet."""
+    async def expire(self, part: int, *, report: int) -> tuple[list[HoldRow], bool]:
+        """End cart holds past their deadline.
+
+        Returns:
+            Those whose buyers nobody has told yet, and whether a placing hold is past due.
+        """
         reported: list[HoldRow] = []
+        is_stuck = False
         for _ in range(PAGES_MAX):
-            _, (ended, rows) = await self._fences.call(
+            _, expired = await self._fences.call(
                 part, self._gates.expire, count=PAGE, report=report
             )
-            reported += rows
-            if ended < PAGE and (report == 0 or len(rows) < report):
+            reported += expired.told
+            is_stuck = expired.is_stuck
+            if expired.ended < PAGE and (report == 0 or len(expired.told) < report):
                 break
-        return reported
+        return reported, is_stuck
 
     async def end_due(self, part: int) -> tuple[list[HoldRow], list[HoldRow]]:
         """End all that is past its time: expired cart holds, and holds nobody placed.
@@ -157,9 +165,9 @@ class Sweep:
         What SQL has as placed is told; the rest is void there before it ends here, or returns
         to its cart under a new id while its old deadline lasts.
         """
-        expired = await self.expire(part, report=PAGE)
+        expired, is_stuck = await self.expire(part, report=PAGE)
         void: list[HoldRow] = []
-        for _ in range(PAGES_MAX):
+        for _ in range(PAGES_MAX if is_stuck else 0):
             _, stuck = await self._fences.call(part, self._gates.stuck, count=PAGE)
             if not stuck:
                 break

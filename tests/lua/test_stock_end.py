@@ -104,8 +104,8 @@ def test_a_return_after_the_old_deadline_is_an_expiry(redis_url):
         row = HoldRow(*msgpack.unpackb(raw))._replace(till=hurried)
         await house.client.hset(f"lr:{{s0}}:{EPOCH}:holds", hold.id, msgpack.packb(row))
         assert (await house.gates.give_back(0, EPOCH, [hold.id])).holds == []
-        _, told = await house.gates.expire(0, EPOCH, count=10, report=10)
-        assert [one.id for one in told] == [hold.id]
+        expired = await house.gates.expire(0, EPOCH, count=10, report=10)
+        assert [one.id for one in expired.told] == [hold.id]
         assert (await house.left())["a"] == 5
 
     inside(redis_url, story)
@@ -134,11 +134,11 @@ def test_expiry_ends_held_ones_and_reports_each_once(redis_url):
         ]
         await house.take(request("c9", ("a", 1), kind="held"))
         await house.take(request("o1", ("b", 1)), hasty=True)
-        ended, told = await house.gates.expire(0, EPOCH, count=2, report=0)
+        ended, told, _ = await house.gates.expire(0, EPOCH, count=2, report=0)
         assert (ended, told) == (2, [])
-        ended, told = await house.gates.expire(0, EPOCH, count=10, report=2)
+        ended, told, _ = await house.gates.expire(0, EPOCH, count=10, report=2)
         assert (ended, len(told)) == (1, 2)
-        ended, rest = await house.gates.expire(0, EPOCH, count=10, report=10)
+        ended, rest, _ = await house.gates.expire(0, EPOCH, count=10, report=10)
         assert ended == 0
         assert sorted(hold.id for hold in told + rest) == sorted(due)
         assert await house.left() == {"a": 4, "b": 1, "c": 0}
@@ -147,11 +147,13 @@ def test_expiry_ends_held_ones_and_reports_each_once(redis_url):
 
 
 def test_placing_past_due_is_left_to_sql(redis_url):
-    """Redis lists it with the ledger row its gate stands on, and ends nothing by itself."""
+    """Redis tells of it, with the ledger row its gate stands on, and ends nothing by itself."""
 
     async def story(house):
-        [hold] = await house.take(request("o1", ("a", 1)), hasty=True)
         await house.take(request("o2", ("a", 1)))
+        assert not (await house.gates.expire(0, EPOCH, count=10, report=0)).is_stuck
+        [hold] = await house.take(request("o1", ("a", 1)), hasty=True)
+        assert (await house.gates.expire(0, EPOCH, count=10, report=0)).is_stuck
         [stuck] = await house.gates.stuck(0, EPOCH, count=10)
         assert (stuck.hold.id, stuck.seq) == (hold, 10)
         assert (await house.left())["a"] == 3

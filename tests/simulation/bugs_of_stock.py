@@ -44,7 +44,7 @@ async def _open_whoever_raised(self: Any, part: int, seen: int) -> None:
 
 
 async def _end_in_redis_alone(self: Any, part: int) -> Any:
-    expired = await self.expire(part, report=500)
+    expired, _ = await self.expire(part, report=500)
     _, stuck = await self._fences.call(part, self._gates.stuck, count=500)
     await self._fences.call(part, self._gates.give_back, [one.hold.id for one in stuck], void=True)
     return expired, []

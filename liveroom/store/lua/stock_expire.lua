@@ -1,10 +1,11 @@
--- End the holds of carts whose deadline has passed by this server's clock.
+-- End the holds of carts whose deadline has passed by this server's clock, and say whether
+-- any hold that is being placed is past due (stock_stuck says which).
 -- Guarantees: a hold that is being placed never ends here; who lost one is kept on the ended
 --   list (at most ENDED_MAX) until a sweep reports it.
 -- Keys: the fence and the stock keys of the partition's epoch (keys.stock).
 -- Arguments: epoch, channel, how many holds at most, how many ended holds to report at most.
--- Returns: msgpack [word, now, how many ended, ended holds reported]; word ok | shut | lost,
---   which says that a key of the partition is gone.
+-- Returns: msgpack [word, now, how many ended, ended holds reported, whether any is past due];
+--   word ok | shut | lost, which says that a key of the partition is gone.
 -- Emits: [[pool, left, v]] on the channel, once.
 -- part: stock_begin
 if not open then
@@ -38,4 +39,5 @@ if report > 0 then
   end
 end
 save()
-return cmsgpack.pack({'ok', now, #ids, reported})
+local stuck = redis.call('ZCOUNT', placing_key, '-inf', now) > 0
+return cmsgpack.pack({'ok', now, #ids, reported, stuck})
