@@ -119,8 +119,7 @@ class Inventory:
         Where Redis may forget by itself nothing is taken until it may not any more; where it
         has forgotten, everything is rebuilt before.
         """
-        await self._fitness.look()
-        await self._fences.check_once()
+        await self._fences.check_once(await self._fitness.look(self._fences.epochs()))
         if self._fitness.forgot:
             for part in self._fences.partitions:
                 await self._fences.raise_again(part)

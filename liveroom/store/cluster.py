@@ -101,8 +101,8 @@ class Cluster(RedisCluster):
         ensure(node is not None, "only a replica may be missing")
         return cast("ClusterNode", node).name
 
-    async def infos(self, section: str) -> list[dict[str, Any]]:
-        """INFO of each master that answers.
+    async def infos(self, *sections: str) -> list[dict[str, Any]]:
+        """These sections of INFO of each master that answers.
 
         Raises:
             NoCluster: the server is one for itself.
@@ -116,7 +116,7 @@ class Cluster(RedisCluster):
                 raise NoCluster from fault
             raise
         told = await asyncio.gather(
-            *(self.info(section, target_nodes=master) for master in self.get_primaries()),
+            *(self.info(*sections, target_nodes=master) for master in self.get_primaries()),
             return_exceptions=True,
         )
         answers: list[dict[str, Any]] = [one for one in told if isinstance(one, dict)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
@@ -93,16 +93,21 @@ class Fences:
             except (Shut, Unavailable) as cause:
                 log.warning("stock.unmarked_stop", partition=part, why=str(cause))
 
-    async def check_once(self) -> None:
+    async def check_once(self, found_open: Mapping[int, int]) -> None:
         """Compare this node's fences with both stores; every node does so once a second.
 
-        A partition that is away keeps none of the others from being mended.
+        What `found_open` names was found open by Redis just now, under that epoch: where SQL
+        has the same, it need not be asked again. A partition that is away keeps none of the
+        others from being mended.
         """
         epochs = dict(await self._db.read(partitions.fences))
         self.partitions = range(len(epochs))
         self._epochs |= epochs
         fault: Unavailable | None = None
         for part in self.partitions:
+            if found_open.get(part) == self._epochs[part]:
+                self._opened[part] = self._epochs[part]
+                continue
             try:
                 await self.call(part, self._gates.left, [])
             except Unavailable as away:

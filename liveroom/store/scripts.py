@@ -235,12 +235,12 @@ async def check_policy(client: Client) -> None:
         raise StoreUnfit("Redis is a cluster; its URL must start with redis+cluster://")
 
 
-async def infos(client: Client, section: str) -> list[dict[str, Any]]:
-    """A section of INFO of the server; in a cluster, of each master that answers."""
+async def infos(client: Client, *sections: str) -> list[dict[str, Any]]:
+    """Sections of INFO of the server; in a cluster, of each master that answers."""
     with store_errors():
         if isinstance(client, Cluster):
             try:
-                return await client.infos(section)
+                return await client.infos(*sections)
             except NoCluster as unfit:
                 raise StoreUnfit("Redis is no cluster; its URL must start redis://") from unfit
-        return [await client.info(section)]
+        return [await client.info(*sections)]

@@ -38,10 +38,6 @@ class SimRedis:
     async def unlink(self, *names: str) -> Any:
         return await self._call("forget", lambda: self._world.valkey.unlink(*names))
 
-    async def info(self, section: str) -> Any:
-        run = {"run_id": f"{self._world.run:040x}"}
-        return await self._call("fit?", lambda: self._world.valkey.info(section) | run)
-
     async def execute_command(self, *words: Any) -> Any:
         """WAITAOF and SPUBLISH: nobody listens, and nothing is lost but by a fault."""
         return await self._call(str(words[0]), lambda: 0)
