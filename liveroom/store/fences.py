@@ -192,6 +192,7 @@ class Fences:
             epoch = await self._follow(part)
             try:
                 await self._gates.left(part, epoch, [])
+                self._opened[part] = epoch
                 await self._unmark(part, epoch)
                 return
             except Shut as shut:
