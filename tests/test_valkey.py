@@ -68,12 +68,14 @@ def test_starts_in_any_folder(tmp_path, run, name):
 
 
 def test_the_server_has_the_settings_the_stock_needs(server, run):
-    """It appends every second, never evicts, and listens on no port."""
+    """It appends every second, never evicts, listens on no port, and is quiet where idle."""
     url = server.start()
 
     async def settings():
         client = scripts.connect(url)
-        found = await client.config_get("appendonly", "appendfsync", "maxmemory-policy", "port")
+        found = await client.config_get(
+            "appendonly", "appendfsync", "maxmemory-policy", "port", "hz"
+        )
         await scripts.check_policy(client)
         await client.aclose()
         return found
@@ -83,6 +85,7 @@ def test_the_server_has_the_settings_the_stock_needs(server, run):
         "appendfsync": "everysec",
         "maxmemory-policy": "noeviction",
         "port": "0",
+        "hz": "5",
     }
 
 
