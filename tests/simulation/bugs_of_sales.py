@@ -113,7 +113,7 @@ SALES_BUGS: dict[str, Bug] = {
         [(Tally, "_drop_sells", _drops_always_sell)],
         [("(g.phase == 1 or g.phase == 3)", "g.phase == 3")],
         focus="drops",
-        found_at=12,
+        found_at=2,
     ),
     "everybody may hold what others wait for": Bug(
         "held while others wait",
@@ -126,10 +126,13 @@ SALES_BUGS: dict[str, Bug] = {
         focus="waiting",
     ),
     "what is on its way back may be refunded again": Bug(
-        "I8", [(refunding, "_left", _left_but_for_what_is_back)], focus="money", found_at=28
+        "I8|somebody to be divided among",
+        [(refunding, "_left", _left_but_for_what_is_back)],
+        focus="money",
+        found_at=82,
     ),
     "money that is not owed is kept": Bug(
-        "I8", [(captures._Capture, "take_and_send_back", _take)], focus="money", found_at=0
+        "I8", [(captures._Capture, "take_and_send_back", _take)], focus="money", found_at=3
     ),
     "each try of a refund has a key of its own": Bug(
         "a refund is pending|refunded: SQL has",
@@ -148,7 +151,7 @@ SALES_BUGS: dict[str, Bug] = {
         [(orders.Orders, "_once", _keep_the_order_id)],
         theme="requests are given up",
         focus="carts",
-        found_at=6,
+        found_at=5,
     ),
     "a request that is given up gives its units back": Bug(
         "has ended, and may be placed",
