@@ -431,7 +431,13 @@ class Selling(RuleBasedStateMachine):
 
     @rule()
     def wipe(self):
-        """Redis forgets everything: holds are lost, nothing else is."""
+        """Redis forgets everything: holds are lost, nothing else is.
+
+        Between two such losses both nodes have looked: who has missed a rebuild and meets the
+        next loss may not know whether the new fence was ever opened, and answers `rebuilding`.
+        """
+        for node in (self.node, self.hasty):
+            self.do(node.check_once())
         self.do(self.client.flushall())
         self.left()
         self.model.holds.clear()
