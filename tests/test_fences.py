@@ -74,6 +74,24 @@ def test_a_fence_that_moved_is_noticed_at_the_next_look(run, db, redis_url, situ
     run(story())
 
 
+def test_what_was_open_at_the_start_is_raised_at_once(run, db, redis_url) -> None:
+    """A loss right after it costs no wait, also in partitions where nothing is sold."""
+
+    async def story() -> None:
+        async with (
+            opened(db, redis_url, partitions=8) as one,
+            opened(db, redis_url, partitions=8) as joined,
+        ):
+            before = joined._fences.epochs()
+            await flush(redis_url)
+            await joined.sweep_once()
+            assert joined._fences.epochs() == {part: epoch + 1 for part, epoch in before.items()}
+            await one.check_once()
+            assert one._fences.epochs() == joined._fences.epochs()
+
+    run(story())
+
+
 # ── what it costs ─────────────────────────────────────────────────────────────────────────
 
 
