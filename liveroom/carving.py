@@ -32,6 +32,17 @@ _ENDED_WITH_UNITS = (
     .join(_T.pools, _T.pools.c.drop == _T.drops.c.id)
     .where(text(f"pools.{tables.DROP_FREE}"), _T.drops.c.state.not_in(LIVE))
 )
+_KEPT = (  # built once: every node asks every second
+    select(
+        _T.drops.c.id,
+        _T.drops.c.state,
+        _T.drops.c.opens_at,
+        _T.drops.c.closes_at,
+        _T.rooms.c.state,
+    )
+    .join(_T.rooms, _T.rooms.c.id == _T.drops.c.room)
+    .where(text(f"drops.{tables.DROP_LIVE}"))
+)
 ANY_TO_MEND: Final = _UNTOLD.exists() | _ENDED_WITH_UNITS.exists()
 
 
@@ -112,15 +123,11 @@ def due(conn: Connection, drop: str | None = None) -> tuple[list[Due], int | Non
 
     What a closed room has left is due at once.
     """
-    at, drops = now_ms(conn), _T.drops.c
-    query = select(drops.id, drops.state, drops.opens_at, drops.closes_at, _T.rooms.c.state)
-    query = query.join(_T.rooms, _T.rooms.c.id == drops.room)
-    query = query.where(text(f"drops.{tables.DROP_LIVE}"))
-    if drop is not None:
-        query = query.where(drops.id == drop)
+    rows = conn.execute(_KEPT if drop is None else _KEPT.where(_T.drops.c.id == drop)).all()
+    at = now_ms(conn) if rows else 0
     found: list[Due] = []
     waits: list[int] = []
-    for one, state, opens_at, closes_at, room in conn.execute(query):
+    for one, state, opens_at, closes_at, room in rows:
         time = opens_at if state == "scheduled" else closes_at
         if room == "closed":
             found.append(Due(one, "cancelled" if state == "scheduled" else "closed"))

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from liveroom.beats import next_beat
 from liveroom.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -25,7 +26,7 @@ class Chores:
         self._tasks: list[asyncio.Task[None]] = []
 
     def every(self, seconds: float, name: str, job: Job) -> None:
-        """Run `job` now, and again `seconds` after each end of it."""
+        """Run `job` now, and at each beat of so many seconds; one that takes longer misses some."""
         self._tasks.append(asyncio.create_task(self._repeat(seconds, name, job), name=name))
 
     def once(self, name: str, job: Job) -> None:
@@ -49,7 +50,7 @@ class Chores:
     async def _repeat(self, seconds: float, name: str, job: Job) -> None:
         while True:
             await self._do(name, job)
-            await asyncio.sleep(seconds)
+            await next_beat(seconds)
 
     async def _do(self, name: str, job: Job) -> None:
         try:

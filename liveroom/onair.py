@@ -260,11 +260,11 @@ class OnAir:
         Each part's failure is logged and its own: a beat never stops the next.
         """
         self._beats += 1
+        if self._beats % COMPARE_BEATS == 0 and self._pictures:
+            await self._each("compare", self._compare())
         await self._each("taps", self._taps.tell())
         await self._each("viewers", self._tell_viewers())
         await self._each("stock", self._read_stock())
-        if self._beats % COMPARE_BEATS == 0:
-            await self._each("compare", self._compare())
 
     async def end(self) -> None:
         """Tell the last taps, and that nobody watches here: a planned stop leaves nothing behind.

@@ -17,6 +17,7 @@ from sqlalchemy import Row
 
 from liveroom import carving, drawing, shapes
 from liveroom.batching import Batcher
+from liveroom.beats import next_beat
 from liveroom.carving import Due, NewDrop, drop_of
 from liveroom.clock import Clock
 from liveroom.drawing import Entry
@@ -91,24 +92,21 @@ class Promotions:
     async def _keep_time(self) -> None:
         while True:
             self._sooner.clear()
-            wait_s = LOOK_EVERY_S
+            within_s = LOOK_EVERY_S
             try:
-                wait_s = await self.keep_time()
+                within_s = await self.keep_time()
             except Unavailable as fault:
                 log.warning("drops.put_off", code=fault.code)
             except Exception:
                 log.exception("drops.failed")
-            try:
-                await asyncio.wait_for(self._sooner.wait(), wait_s)
-            except TimeoutError:
-                continue
+            await next_beat(LOOK_EVERY_S, within_s=within_s, sooner=self._sooner)
 
     async def keep_time(self) -> float:
         """Open and close what is due; in how many seconds to look again, at most one.
 
         Every node does so at the same time: one of them finds the drop as it was.
         """
-        due, next_ms = await self._db.read(carving.due)
+        due, next_ms = await self._db.glance(carving.due)
         wait_s = LOOK_EVERY_S if next_ms is None else min(LOOK_EVERY_S, next_ms / 1000)
         for one in due:
             try:

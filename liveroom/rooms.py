@@ -90,7 +90,7 @@ class Rooms:
     async def versions(self, rooms: Sequence[str]) -> dict[str, int]:
         """The `v` of each of `rooms` that exists."""
         query = select(tables.rooms.c.id, tables.rooms.c.v).where(tables.rooms.c.id.in_(rooms))
-        return await self._db.read(lambda conn: {row.id: row.v for row in conn.execute(query)})
+        return await self._db.glance(lambda conn: {row.id: row.v for row in conn.execute(query)})
 
     # ── the room itself ───────────────────────────────────────────────────────────────────
 

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 import structlog
 from sqlalchemy import ColumnElement, Connection, select
 
+from liveroom.beats import next_beat
 from liveroom.errors import Unavailable
-from liveroom.store.database import Database
+from liveroom.store.leases import Lease
 
-LEASE_MS: Final = 5_000
 STEP_MAX_S: Final = 30.0
 END_MAX_S: Final = 2.0
 
@@ -38,48 +38,32 @@ class Step(NamedTuple):
 log = structlog.get_logger()
 
 
-class Lease:
-    """What one node at a time has, as far as it has asked of late.
-
-    Once had, a lease lasts for half its time at least: until then nobody is asked again.
-    """
-
-    def __init__(
-        self, db: Database, holder: str, *, name: str = "sweeper", lasts_ms: int = LEASE_MS
-    ) -> None:
-        self._db = db
-        self._holder = holder
-        self._name = name
-        self._lasts_ms = lasts_ms
-        self._ours_until_s = float("-inf")
-
-    async def is_ours(self) -> bool:
-        """Whether this node has it, or could take it; raises `store_down`."""
-        now_s = asyncio.get_running_loop().time()
-        if now_s < self._ours_until_s:
-            return True
-        ours = await self._db.lease(self._name, self._holder, self._lasts_ms)
-        if ours:
-            self._ours_until_s = now_s + self._lasts_ms / 2000
-        return ours
-
-
 class Sweeper:
     """Runs the steps, in their order, while this node holds the lease. Started and ended once.
 
-    Sweepers may share a lease; one that runs seldom needs one that lasts as long as it waits.
+    Steps that may wait for somebody `outside` run beside the others, and hold none of them up:
+    while they do, sweeps leave them out. One that sweeps seldom needs a lease that lasts as
+    long as it waits.
     """
 
     def __init__(
-        self, db: Database, steps: Mapping[str, Step], *, lease: Lease, every_s: float = 1.0
+        self,
+        steps: Mapping[str, Step],
+        *,
+        lease: Lease,
+        outside: Mapping[str, Step] | None = None,
+        every_s: float = 1.0,
     ) -> None:
-        self._db = db
         self._steps = dict(steps)
+        self._outside = dict(outside or {})
         self._lease = lease
         self._every_s = every_s
-        self._looks = {name: step.due for name, step in self._steps.items() if step.due is not None}
+        looks = {name: step.due for name, step in (self._steps | self._outside).items()}
+        self._looks = {name: due for name, due in looks.items() if due is not None}
+        self._any_due = select(*self._looks.values())
         self._ending = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._beside: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Sweep from now on, until `close`."""
@@ -88,25 +72,35 @@ class Sweeper:
     async def close(self) -> None:
         """Let the sweep under way finish, for a moment, then stop it where it stands."""
         self._ending.set()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=END_MAX_S)
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        if tasks := [task for task in (self._task, self._beside) if task is not None]:
+            _, late = await asyncio.wait(tasks, timeout=END_MAX_S)
+            for task in late:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     async def sweep_once(self) -> bool:
-        """One sweep, if this node has the lease; whether it had."""
-        if not await self._lease.is_ours():
+        """One sweep, if this node has the lease; whether it had. What is outside goes on."""
+        idle = await self._lease.glance(self._idle)
+        if idle is None:
             return False
-        idle = await self._db.read(self._idle) if self._looks else set()
-        for name, step in self._steps.items():
-            if name not in idle:
-                await self._step(name, step.run)
+        is_free = self._beside is None or self._beside.done()
+        if is_free and self._outside.keys() - idle and not self._ending.is_set():
+            sweep = self._sweep(self._outside, idle)
+            self._beside = asyncio.create_task(sweep, name="sweeper-outside")
+        await self._sweep(self._steps, idle)
         return True
 
     def _idle(self, conn: Connection) -> set[str]:
         """The steps that SQL has nothing for."""
-        found = conn.execute(select(*self._looks.values())).one()
+        if not self._looks:
+            return set()
+        found = conn.execute(self._any_due).one()
         return {name for name, due in zip(self._looks, found, strict=True) if not due}
+
+    async def _sweep(self, steps: Mapping[str, Step], idle: set[str]) -> None:
+        for name, step in steps.items():
+            if name not in idle:
+                await self._step(name, step.run)
 
     async def _step(self, name: str, run: Run) -> None:
         try:
@@ -125,7 +119,4 @@ class Sweeper:
                 log.warning("sweep.put_off", step="lease", code=error.code)
             except Exception:
                 log.exception("sweep.failed", step="lease")
-            try:
-                await asyncio.wait_for(self._ending.wait(), self._every_s)
-            except TimeoutError:
-                continue
+            await next_beat(self._every_s, sooner=self._ending)

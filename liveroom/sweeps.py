@@ -1,7 +1,6 @@
 """What is swept, and by whom: the steps of a server that must happen by themselves.
 
-Steps that may wait for somebody outside have a sweeper of their own, so that nothing of the
-house's waits behind them.
+Steps that may wait for somebody outside are told apart: nothing of the house's waits for them.
 """
 
 from __future__ import annotations
@@ -13,13 +12,14 @@ from liveroom.commands import Services
 from liveroom.expiring import Expiring
 from liveroom.outbox import Outbox
 from liveroom.store import waiting
-from liveroom.sweeper import Lease, Step, Sweeper
+from liveroom.store.leases import Lease
+from liveroom.sweeper import Step, Sweeper
 
 TIDY_EVERY_S: Final = 3600.0
 
 
 def sweepers(services: Services, expiring: Expiring) -> list[Sweeper]:
-    """One for what is the house's own, one for what providers are asked, one to tidy up."""
+    """One for what is due at every beat, one to tidy up."""
     db, orders = services.db, services.orders
     house = {
         "holds": Step(expiring.sweep_once),
@@ -37,7 +37,6 @@ def sweepers(services: Services, expiring: Expiring) -> list[Sweeper]:
     often = Lease(db, services.node)
     seldom = Lease(db, services.node, name="tidier", lasts_ms=round(TIDY_EVERY_S * 1000))
     return [
-        Sweeper(db, house, lease=often),
-        Sweeper(db, outside, lease=often),
-        Sweeper(db, tidy, lease=seldom, every_s=TIDY_EVERY_S),
+        Sweeper(house, outside=outside, lease=often),
+        Sweeper(tidy, lease=seldom, every_s=TIDY_EVERY_S),
     ]

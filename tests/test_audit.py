@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from liveroom.audit import Auditor, audit
 from liveroom.inventory import HoldLineRequest, HoldRequest
 from liveroom.store.database import Database
+from liveroom.store.leases import Lease
 
 
 async def a_busy_day(shop) -> None:
@@ -137,7 +138,7 @@ def busy_day(tmp_path_factory: pytest.TempPathFactory, _empty_schema: Path, valk
         stock = {"s1": 20, "s2": 10}
         async with floor(database, valkey, stock, limits={"s1": 3}) as shop:
             await a_busy_day(shop)
-            await database.lease("sweeper", "n1", 3_600_000)
+            assert await Lease(database, "n1", lasts_ms=3_600_000).glance(lambda _: True)
         await database.close()
 
     asyncio.run(live())

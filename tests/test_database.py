@@ -11,12 +11,13 @@ import time
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import event, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from liveroom.errors import Unavailable
 from liveroom.store import database, threads
 from liveroom.store.database import CommitUnknown, Database, now_ms
+from liveroom.store.leases import Lease
 from liveroom.store.tables import facts, metadata, pools
 
 ON_POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.postgres)
@@ -207,6 +208,71 @@ def test_a_read_is_one_snapshot(any_db, run):
     assert run(story()) == (([], []), ["a"])
 
 
+def test_glances_of_one_turn_are_one_read(any_db, run):
+    """They share a snapshot: what commits between two of them is seen by neither."""
+    first_read, written = threading.Event(), threading.Event()
+    reads = []
+
+    def first(conn):
+        found = names(conn)
+        first_read.set()
+        assert written.wait(5)
+        return found
+
+    async def story():
+        event.listen(any_db._reader, "begin", reads.append)
+        glances = [asyncio.ensure_future(any_db.glance(fn)) for fn in (first, names, total)]
+        await asyncio.to_thread(first_read.wait, 5)
+        await any_db.write(put("sum", "1"))
+        later = asyncio.ensure_future(any_db.glance(total))
+        written.set()
+        found = await asyncio.gather(*glances, return_exceptions=True)
+        return found, await later
+
+    (*found, fault), later = run(story())
+    assert (found, later) == ([[], []], 1)
+    assert isinstance(fault, TypeError)  # there is no sum yet
+    assert len(reads) == 2
+
+
+def test_what_one_glance_raises_is_its_own(any_db, run):
+    """Also where SQL fails it, after which PostgreSQL answers nothing more in the transaction."""
+
+    def bad(conn):
+        conn.execute(text("SELECT nonsense FROM nowhere"))
+
+    def refused(_conn):
+        raise Unavailable("overloaded")
+
+    async def story():
+        await any_db.write(put("a"))
+        fns = names, bad, names, refused, bad, names
+        return await asyncio.gather(*map(any_db.glance, fns), return_exceptions=True)
+
+    one, bad_sql, two, refusal, again, three = run(story())
+    assert one == two == three == ["a"]
+    assert isinstance(bad_sql, DBAPIError)
+    assert isinstance(again, DBAPIError)
+    assert refusal.code == "overloaded"
+
+
+@pytest.mark.postgres
+def test_a_glance_that_takes_too_long_is_store_down_alone(postgres_db, run):
+    """One whose statement PostgreSQL ends keeps none of the others from their answers."""
+
+    def slow(conn):
+        conn.execute(text("SET LOCAL statement_timeout = 1"))
+        conn.execute(text("SELECT pg_sleep(10)"))
+
+    async def story():
+        glances = map(postgres_db.glance, (names, slow, names))
+        return await asyncio.gather(*glances, return_exceptions=True)
+
+    before, late, after = run(story())
+    assert before == after == []
+    assert late.code == "store_down"
+
+
 def test_a_write_that_cannot_begin_is_withdrawn(db, tmp_path, run):
     """Another worker that is stopped inside a transaction costs an answer, never a late write."""
     lock = os.open(tmp_path / "sqlite.lock", os.O_RDWR)
@@ -283,19 +349,23 @@ def test_time_is_the_databases(any_db, run):
     assert first <= second
 
 
+async def has(asked, holder, name="sweep", lasts_ms=60_000):
+    """Whether the holder has the lease, who remembers nothing of before."""
+    lease = Lease(asked, holder, name=name, lasts_ms=lasts_ms)
+    return await lease.glance(lambda _conn: True) is not None
+
+
 def test_a_lease_has_one_holder(any_db, beside, run):
     """It is renewed by its holder, refused to others, and free once it has lapsed."""
 
     async def story():
-        first = await asyncio.gather(
-            any_db.lease("sweep", "a", 60_000), beside.lease("sweep", "b", 60_000)
-        )
+        first = await asyncio.gather(has(any_db, "a"), has(beside, "b"))
         holder, other = ("a", "b") if first[0] else ("b", "a")
-        again = [await any_db.lease("sweep", name, 60_000) for name in (holder, other)]
+        again = [await has(any_db, name) for name in (holder, other)]
         lapsed = text("UPDATE leases SET \"until\" = 0 WHERE name = 'sweep'")
         await any_db.write(lambda conn: conn.execute(lapsed).rowcount)
-        taken = [await any_db.lease("sweep", name, 60_000) for name in (other, holder)]
-        return sorted(first), again, taken, await any_db.lease("else", holder, 60_000)
+        taken = [await has(any_db, name) for name in (other, holder)]
+        return sorted(first), again, taken, await has(any_db, holder, "else")
 
     assert run(story()) == ([False, True], [True, False], [True, False], True)
 
@@ -307,8 +377,8 @@ def test_half_a_lease_is_renewed(any_db, run):
         return conn.scalar(text("SELECT \"until\" FROM leases WHERE name = 'sweep'")) - now_ms(conn)
 
     async def story():
-        assert await any_db.lease("sweep", "a", 30_000)
-        assert await any_db.lease("sweep", "a", 120_000)
+        assert await has(any_db, "a", lasts_ms=30_000)
+        assert await has(any_db, "a", lasts_ms=120_000)
         return await any_db.read(left)
 
     assert run(story()) > 60_000
@@ -450,6 +520,28 @@ def test_a_read_on_a_lost_connection_runs_again(postgres_db, run, patient):
 
 
 @pytest.mark.postgres
+def test_glances_on_a_lost_connection_run_again(postgres_db, run):
+    """All of them, also those that had been answered on it."""
+
+    async def story():
+        await postgres_db.write(put("a"))
+        lost = await postgres_db.read(_pid)
+        asked = []
+
+        def lose(conn):
+            asked.append(_pid(conn))
+            if asked == [lost]:
+                _terminate(postgres_db.url, lost)
+            return names(conn)
+
+        return asked, await asyncio.gather(postgres_db.glance(names), postgres_db.glance(lose))
+
+    asked, found = run(story())
+    assert found == [["a"], ["a"]]
+    assert len(asked) == 2
+
+
+@pytest.mark.postgres
 def test_a_connection_lost_at_commit_is_unknown(postgres_db, run):
     """COMMIT was sent and not answered: its owner must read back before answering anyone."""
 
@@ -473,7 +565,7 @@ def test_a_database_that_is_away_is_store_down(run, tmp_path):
         f"postgresql://nobody@/nothing?host={tmp_path}",
     ):
         away = Database(url)
-        for attempt in (away.write(names), away.read(names)):
+        for attempt in (away.write(names), away.read(names), away.glance(names)):
             with pytest.raises(Unavailable) as failure:
                 run(attempt)
             assert failure.value.code == "store_down"

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 HOUSE = ROOT / "liveroom"
 
 VOCABULARY = {
-    *("errors", "states", "ids", "money", "buckets", "clock", "batching", "shapes", "events"),
+    *("errors", "states", "ids", "money", "buckets", "clock", "beats", "batching"),
+    *("shapes", "events"),
     *("settings", "metrics", "text", "logs", "faults"),
 }
 # Each layer may import those before it; `wire` and `store` share a place and stay apart.

@@ -403,6 +403,21 @@ def test_drops_open_and_close_by_themselves(run, db, redis_url) -> None:
     run(story())
 
 
+def test_a_drop_waits_for_no_beat(run, db, redis_url, monkeypatch) -> None:
+    """It opens and closes at its own times, also where the node looks by itself but hourly."""
+    monkeypatch.setattr(promotions, "LOOK_EVERY_S", 3600.0)
+
+    async def story() -> None:
+        async with floor(db, redis_url, {"s1": 10}) as one:
+            one.promotions.start()
+            drop = await schedule(one, opens_in_ms=150, lasts_ms=150)
+            await until(lambda: said(one), CLOSED)
+            await until(lambda: left(one, drop), (10, 0))
+            await one.check()
+
+    run(story())
+
+
 def test_two_nodes_at_the_same_moment(run, db, redis_url) -> None:
     """Both open and close it; the room hears each once."""
 

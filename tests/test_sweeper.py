@@ -9,10 +9,12 @@ import shopfloor  # noqa: F401 - tracebacks in the log as plain text
 from sqlalchemy import event, select, update
 
 from liveroom import carving, closing, outbox, parked
+from liveroom import sweeper as sweeper_module
 from liveroom.errors import Unavailable
 from liveroom.outbox import Outbox
 from liveroom.store import tables, waiting
-from liveroom.sweeper import Lease, Step, Sweeper
+from liveroom.store.leases import Lease
+from liveroom.sweeper import Step, Sweeper
 
 
 def test_one_node_sweeps_at_a_time(run, db) -> None:
@@ -25,7 +27,7 @@ def test_one_node_sweeps_at_a_time(run, db) -> None:
             async def step() -> None:
                 swept.append(name)
 
-            return Sweeper(db, {"step": Step(step)}, lease=Lease(db, name))
+            return Sweeper({"step": Step(step)}, lease=Lease(db, name))
 
         one, two = node("one"), node("two")
         assert await one.sweep_once()
@@ -49,7 +51,6 @@ def test_what_runs_seldom_has_a_lease_of_its_own(run, db) -> None:
                 done.append(name)
 
             return Sweeper(
-                db,
                 {"step": Step(step)},
                 lease=Lease(db, name, name="tidier", lasts_ms=3_600_000),
                 every_s=3600,
@@ -57,7 +58,7 @@ def test_what_runs_seldom_has_a_lease_of_its_own(run, db) -> None:
 
         assert await node("one").sweep_once()
         assert not await node("two").sweep_once()
-        assert await Sweeper(db, {}, lease=Lease(db, "two")).sweep_once()
+        assert await Sweeper({}, lease=Lease(db, "two")).sweep_once()
         lasts = select(tables.leases.c.until).where(tables.leases.c.name == "tidier")
         until = await db.read(lambda conn: conn.execute(lasts).scalar_one())
         assert until - await db.now_ms() > 3_500_000
@@ -84,7 +85,7 @@ def test_a_failing_step_stops_no_other(run, db) -> None:
             swept.append("fine")
 
         steps = {"broken": Step(broken), "away": Step(away), "fine": Step(fine)}
-        sweeper = Sweeper(db, steps, lease=Lease(db, "n"))
+        sweeper = Sweeper(steps, lease=Lease(db, "n"))
         await sweeper.sweep_once()
         await sweeper.sweep_once()
         assert swept == ["broken", "away", "fine"] * 2
@@ -105,11 +106,68 @@ def test_a_step_that_has_nothing_to_do_is_not_run(run, db) -> None:
             swept.append("always")
 
         steps = {"outbox": Step(step, outbox.ANY_WAITING), "always": Step(always)}
-        sweeper = Sweeper(db, steps, lease=Lease(db, "n"))
+        sweeper = Sweeper(steps, lease=Lease(db, "n"))
         await sweeper.sweep_once()
         await db.write(lambda conn: outbox.add(conn, "tell", {}, 0))
         await sweeper.sweep_once()
         assert swept == ["always", "outbox", "always"]
+
+    run(story())
+
+
+def test_what_waits_for_somebody_outside_holds_up_nobody(run, db, monkeypatch) -> None:
+    """Sweeps go on beside it and leave it out until it is done; the end stops it."""
+    monkeypatch.setattr(sweeper_module, "END_MAX_S", 0.01)
+
+    async def story() -> None:
+        swept: list[str] = []
+        answer, answered = asyncio.Event(), asyncio.Event()
+
+        async def ask() -> None:
+            swept.append("asked")
+            await answer.wait()
+            answered.set()
+
+        async def step() -> None:
+            swept.append("swept")
+
+        sweeper = Sweeper({"step": Step(step)}, outside={"ask": Step(ask)}, lease=Lease(db, "n"))
+        await sweeper.sweep_once()
+        await sweeper.sweep_once()
+        assert swept.count("swept") == 2
+        assert swept.count("asked") == 1
+        answer.set()
+        await answered.wait()
+        answer.clear()
+        answered.clear()
+        while swept.count("asked") == 1:
+            await sweeper.sweep_once()
+        await sweeper.close()
+        answer.set()
+        await sweeper.sweep_once()
+        assert swept.count("asked") == 2
+        assert not answered.is_set()
+
+    run(story())
+
+
+def test_a_sweep_that_finds_nothing_is_one_read(run, db) -> None:
+    """What is due inside and outside and who has the lease are asked together."""
+
+    async def story() -> None:
+        async def step() -> None:
+            raise AssertionError
+
+        reads: list[object] = []
+        steps = {"orders": Step(step, closing.ANY_PLACED)}
+        outside = {"outbox": Step(step, outbox.ANY_WAITING)}
+        one, two = (Sweeper(steps, outside=outside, lease=Lease(db, name)) for name in "ab")
+        assert await one.sweep_once()
+        event.listen(db._reader, "begin", reads.append)
+        assert await one.sweep_once()
+        assert not await two.sweep_once()
+        assert await Sweeper(steps, lease=Lease(db, "a")).sweep_once()
+        assert len(reads) == 3
 
     run(story())
 
@@ -166,7 +224,7 @@ def test_the_sweeper_runs_until_it_is_closed(run, db) -> None:
             if sweeps == 3:
                 third.set()
 
-        sweeper = Sweeper(db, {"step": Step(step)}, lease=Lease(db, "n"), every_s=0.001)
+        sweeper = Sweeper({"step": Step(step)}, lease=Lease(db, "n"), every_s=0.001)
         sweeper.start()
         await third.wait()
         await sweeper.close()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,6 +19,7 @@ from sqlalchemy import Connection, Engine, Select, create_engine, event, make_ur
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from liveroom.batching import Batcher
 from liveroom.errors import Unavailable
 from liveroom.store.threads import JobThreads
 
@@ -27,14 +29,18 @@ ANSWER_MAX_S: Final = 1.75
 TRIES_MAX: Final = 5
 READ_WAITING_MAX: Final = 4000
 WRITE_WAITING_MAX: Final = 1000
+GLANCES_MAX: Final = 32
+GLANCES_WAITING_MAX: Final = 1000
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-
-_MIGRATION_LOCK: Final = 0x6C697665  # pg_advisory_lock: one node migrates, the others wait
-_AGAIN: Final = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
-_NOW: Final = {
+NOW: Final = {
     "sqlite": "CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)",
     "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
 }
+"""The database's time in SQL, by dialect."""
+
+_MIGRATION_LOCK: Final = 0x6C697665  # pg_advisory_lock: one node migrates, the others wait
+_SELECT_NOW: Final = {dialect: text(f"SELECT {now}") for dialect, now in NOW.items()}
+_AGAIN: Final = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
 _SQLITE: Final = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
@@ -67,7 +73,7 @@ class CommitUnknown(Unavailable):
 
 def now_ms(conn: Connection) -> int:
     """The time by the database's own clock, in integer milliseconds since the Unix epoch."""
-    return int(conn.execute(text(f"SELECT {_NOW[conn.dialect.name]}")).scalar_one())
+    return int(conn.execute(_SELECT_NOW[conn.dialect.name]).scalar_one())
 
 
 class Database:
@@ -95,6 +101,9 @@ class Database:
         self._writes = JobThreads("sql-writer", threads=1, waiting_max=WRITE_WAITING_MAX)
         self._reads = JobThreads("sql-reader", threads=readers, waiting_max=READ_WAITING_MAX)
         self._patient = JobThreads("sql-patient", threads=1, waiting_max=READ_WAITING_MAX)
+        self._glances: Batcher[Callable[[Connection], Any], Any] = Batcher(
+            self._glance, size_max=GLANCES_MAX, waiting_max=GLANCES_WAITING_MAX
+        )
 
     async def write(self, fn: Callable[[Connection], T]) -> T:
         """What `fn` returns, once its transaction is committed; on disk by then.
@@ -123,23 +132,21 @@ class Database:
             late=lambda: Unavailable("store_down"),
         )
 
+    async def glance(self, fn: Callable[[Connection], T]) -> T:
+        """What `fn` returns, as `read`; what is asked in the same turn of the loop is one read.
+
+        For short looks that nobody waits for: they share a thread's time and, where SQL fails
+        none of them, a snapshot. What one raises is its own caller's alone.
+
+        Raises:
+            Unavailable: as `read`.
+        """
+        found: T = await self._glances.submit(fn)
+        return found
+
     async def now_ms(self) -> int:
         """The time by the database's clock, in integer milliseconds."""
         return await self.read(now_ms)
-
-    async def lease(self, name: str, holder: str, ttl_ms: int) -> bool:
-        """Whether `holder` has the lease now, for at least `ttl_ms / 2` more.
-
-        Only a lease that is free, lapsed or half over costs a write.
-        """
-        held = await self.read(lambda conn: _held(conn, name))
-        if held is not None:
-            owner, left_ms = held
-            if owner == holder and left_ms > ttl_ms / 2:
-                return True
-            if owner != holder and left_ms > 0:
-                return False
-        return await self.write(lambda conn: _take(conn, name, holder, ttl_ms))
 
     def lock(self, select: Select[Any], *, read: bool = False) -> Select[Any]:
         """The select, locking its rows on PostgreSQL (`read`: shared); SQLite has one writer."""
@@ -170,6 +177,7 @@ class Database:
 
     async def close(self) -> None:
         """Answer what was begun, then close every connection."""
+        await self._glances.close()
         for threads in (self._writes, self._reads, self._patient):
             await threads.close()
         self._writer.dispose()
@@ -225,6 +233,12 @@ class Database:
                     raise Unavailable("store_down") from cause
         raise AssertionError  # the loop returns or raises
 
+    async def _glance(self, fns: Sequence[Callable[[Connection], Any]]) -> list[Any]:
+        answers: list[Any] = []
+        while len(answers) < len(fns):
+            answers += await self.read(partial(_answers, fns[len(answers) :]))
+        return answers
+
     def _look(self, conn: Connection, fn: Callable[[Connection], T], *, patient: bool) -> T:
         with _lost_runs_again():
             if patient and self.dialect == "postgresql":
@@ -257,6 +271,25 @@ def _nothing() -> None:
 def _raise_if_again(cause: BaseException) -> None:
     if isinstance(cause, DBAPIError) and getattr(cause.orig, "sqlstate", None) in _AGAIN:
         raise _RunAgain from cause
+
+
+def _answers(fns: Sequence[Callable[[Connection], Any]], conn: Connection) -> list[Any]:
+    """What each returns or raises, up to the first that SQL fails.
+
+    After that PostgreSQL answers nothing more in this transaction: the others need a new one.
+    """
+    answers: list[Any] = []
+    for fn in fns:
+        try:
+            with _away_as_store_down(), _lost_runs_again():
+                answers.append(fn(conn))
+        except _RunAgain:
+            raise
+        except Exception as error:  # noqa: BLE001 - handed to its caller, not swallowed
+            answers.append(error)
+            if isinstance(error, DBAPIError | Unavailable):
+                break
+    return answers
 
 
 @contextmanager
@@ -349,26 +382,3 @@ def _postgresql(url: str, *, size: int, writes: bool) -> Engine:
 
     event.listen(engine, "connect", prepare)
     return engine
-
-
-def _held(conn: Connection, name: str) -> tuple[str, int] | None:
-    """The lease's holder and how many milliseconds it has left."""
-    row = conn.execute(
-        text(f'SELECT holder, "until" - {_NOW[conn.dialect.name]} FROM leases WHERE name = :name'),  # noqa: S608
-        {"name": name},
-    ).one_or_none()
-    return None if row is None else (row[0], int(row[1]))
-
-
-def _take(conn: Connection, name: str, holder: str, ttl_ms: int) -> bool:
-    now = _NOW[conn.dialect.name]
-    taken = conn.execute(
-        text(
-            'INSERT INTO leases (name, holder, "until") '  # noqa: S608
-            f"VALUES (:name, :holder, {now} + :ttl_ms) ON CONFLICT (name) DO UPDATE "
-            'SET holder = excluded.holder, "until" = excluded."until" '
-            f'WHERE leases."until" <= {now} OR leases.holder = excluded.holder'
-        ),
-        {"name": name, "holder": holder, "ttl_ms": ttl_ms},
-    )
-    return taken.rowcount == 1

@@ -100,7 +100,7 @@ class Fences:
         has the same, it need not be asked again. A partition that is away keeps none of the
         others from being mended.
         """
-        epochs = dict(await self._db.read(partitions.fences))
+        epochs = dict(await self._db.glance(partitions.fences))
         self.partitions = range(len(epochs))
         self._epochs |= epochs
         fault: Unavailable | None = None

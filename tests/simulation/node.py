@@ -18,7 +18,8 @@ from liveroom.promotions import Promotions
 from liveroom.rooms import Rooms
 from liveroom.store import scripts
 from liveroom.store.backplane import Backplane
-from liveroom.sweeper import Lease, Step, Sweeper
+from liveroom.store.leases import Lease
+from liveroom.sweeper import Step, Sweeper
 from liveroom.waitlist import Waitlist
 from tests.simulation.bank import Bank, Provider
 from tests.simulation.loop import Gone, Process
@@ -87,7 +88,7 @@ class Node:
         }
         self._steps = list(steps.values())
         self._sweeper = Sweeper(
-            db, {each: Step(run) for each, run in steps.items()}, lease=Lease(db, name)
+            {each: Step(run) for each, run in steps.items()}, lease=Lease(db, name)
         )
         self._chores: list[asyncio.Task[None]] = []
 

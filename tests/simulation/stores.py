@@ -88,6 +88,9 @@ class SimDatabase(Database):
             unknown=lambda: Unavailable("store_down"),
         )
 
+    async def glance(self, fn: Callable[[Any], Any]) -> Any:
+        return await self.read(fn)
+
 
 class DatabaseAtOnce(Database):
     """The same for those who look on."""
@@ -97,6 +100,9 @@ class DatabaseAtOnce(Database):
 
     async def read(self, fn: Callable[[Any], Any], *, patient: bool = False) -> Any:
         return self._read(fn, lambda: None, patient=patient)
+
+    async def glance(self, fn: Callable[[Any], Any]) -> Any:
+        return await self.read(fn)
 
 
 def _name(fn: Any) -> str:
