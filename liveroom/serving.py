@@ -3,6 +3,9 @@
 Workers share one listening socket. One that is full stops accepting, so that those who come
 are taken by its siblings, and looks in again now and then: where all are full, somebody must
 say 503.
+
+A server that nobody uses should sleep: uvicorn's loop looks ten times a second whether it is
+to end, ours is woken.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, cast
 
 import msgspec
@@ -27,6 +31,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.server import HANDLED_SIGNALS
 
 from liveroom import logs, server
+from liveroom.beats import next_beat
 from liveroom.metrics import counters
 from liveroom.settings import Settings
 from liveroom.siblings import Siblings
@@ -41,6 +46,10 @@ FILES_KEPT: Final = 1000
 """Files that no viewer gets: those of the stores, and connections that are refused."""
 REST_S: Final = 1.0
 """How long a full worker leaves what comes to the others."""
+TICK_S: Final = 1.0
+"""How old the Date header of an answer may be."""
+FULL_TICK_S: Final = 0.1
+"""How soon a worker that was full is seen to have a place again."""
 
 
 def raise_file_limit() -> None:
@@ -139,6 +148,8 @@ class Server(uvicorn.Server):
         self._on_ready = on_ready
         self._listener: socket.socket | None = None
         self._rested_s = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the node, then listen."""
@@ -152,6 +163,8 @@ class Server(uvicorn.Server):
         look_less_for_cycles()
         if sockets and self.config.workers > 1:
             self._listener = sockets[0].dup()
+            if self.config.door is not None:
+                self.config.door.on_full = self._woken.set
         await super().startup(sockets)
         if self._on_ready is not None:
             self._on_ready()
@@ -166,8 +179,22 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         await self._node.stop()
 
+    async def main_loop(self) -> None:
+        """Tick once a second, oftener while this worker is full, until the server is to end."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):  # uvicorn writes the date at every tenth tick from 0
+            full = self._listener is not None and (self.config.is_full or not self.servers)
+            await next_beat(FULL_TICK_S if full else TICK_S, sooner=self._woken)
+            self._woken.clear()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End, at once: a signal is handled in the middle of anything, also of the loop's wait."""
+        super().handle_exit(sig, frame)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._woken.set)
+
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: leave what comes to the other workers while this one is full.
+        """Leave what comes to the other workers while this one is full; whether it is to end.
 
         One that stays full still comes back now and then, since where all are full somebody
         must say 503.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -52,11 +52,15 @@ class Refusal(NamedTuple):
 
 
 class Door:
-    """Counts connections and handshakes of this process, and refuses what is too much."""
+    """Counts connections and handshakes of this process, and refuses what is too much.
+
+    `on_full` is called when the last connection that it lets through has come.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.draining = False
+        self.on_full: Callable[[], None] | None = None
         self.pulse: Pulse | None = None
         self.connections = 0
         self.refused: Counter[str] = Counter()
@@ -70,6 +74,8 @@ class Door:
         self.connections += 1
         self._addresses[address] += 1
         limits = self.limits
+        if self.connections == limits.connections_max and self.on_full is not None:
+            self.on_full()
         if limits.connections_max and self.connections > limits.connections_max:
             return self._busy("connections_max")
         cap = limits.connections_per_address_max

@@ -1,0 +1,100 @@
+"""One process that serves: how it is woken, and what it says of the time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+import uvloop
+
+from liveroom import serving
+from liveroom.serving import Config, Server
+from liveroom.settings import Settings
+from liveroom.wire.door import Door, Limits
+from tests.live import Live
+
+
+@pytest.fixture
+def idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A server that serves nothing, whose next tick never comes by itself."""
+    monkeypatch.setattr(serving, "TICK_S", 3600.0)
+    config = Config(Settings(data=tmp_path))
+    config.encoded_headers = []
+    server = Server(config)
+    server.servers = [None]  # as one that listens; nothing comes
+    return server
+
+
+def runs(server: Server) -> None:
+    """Run its main loop as the server does, for at most 30 s."""
+
+    async def story() -> None:
+        with server.capture_signals():
+            async with asyncio.timeout(30):
+                await server.main_loop()
+
+    uvloop.run(story())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_sleeps_is_woken_to_end(idle, number) -> None:
+    """It waits for no tick."""
+
+    def ask() -> None:
+        until = time.monotonic() + 10
+        while not idle.server_state.default_headers and time.monotonic() < until:
+            time.sleep(0.001)  # it has not ticked
+        os.kill(os.getpid(), number)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    runs(idle)
+    asking.join()
+    assert idle.should_exit
+
+
+def test_asked_to_end_before_it_began(idle) -> None:
+    """What was asked while it started is not slept through."""
+    idle.handle_exit(signal.SIGTERM, None)
+    runs(idle)
+    assert idle.should_exit
+
+
+def test_a_door_tells_once_that_it_is_full() -> None:
+    """With the last connection that is let through, not with those that are refused."""
+    told: list[int] = []
+    door = Door(Limits(connections_max=2))
+    door.on_full = lambda: told.append(door.connections)
+    for _ in range(4):
+        door.enter("a")
+    for _ in range(3):
+        door.leave("a")
+    assert told == [2]
+    door.enter("a")
+    assert told == [2, 2]
+
+
+def test_the_date_of_answers_goes_on(tmp_path) -> None:
+    """A server that nobody else uses knows what time it is."""
+    live = Live(tmp_path / "data")
+    try:
+        live.start()
+
+        def date() -> str:
+            with urlopen(f"{live.url}/healthz") as answer:
+                return answer.headers["Date"]
+
+        dates = {date()}
+        until = time.monotonic() + 10
+        while len(dates) < 3:
+            assert time.monotonic() < until, "the date stands still"
+            dates.add(date())
+            time.sleep(0.05)
+    finally:
+        live.close()
