@@ -18,6 +18,7 @@ from liveroom.inventory import Hold, Told
 from liveroom.states import move
 from liveroom.store import ledger, partitions, tables
 from liveroom.store.database import now_ms
+from liveroom.store.fixed import Fixed
 from liveroom.store.transfers import move_units
 
 DROPS_MAX: Final = 20
@@ -32,7 +33,7 @@ _ENDED_WITH_UNITS = (
     .join(_T.pools, _T.pools.c.drop == _T.drops.c.id)
     .where(text(f"pools.{tables.DROP_FREE}"), _T.drops.c.state.not_in(LIVE))
 )
-_KEPT = (  # built once: every node asks every second
+_KEPT = (
     select(
         _T.drops.c.id,
         _T.drops.c.state,
@@ -43,6 +44,7 @@ _KEPT = (  # built once: every node asks every second
     .join(_T.rooms, _T.rooms.c.id == _T.drops.c.room)
     .where(text(f"drops.{tables.DROP_LIVE}"))
 )
+_ALL_KEPT = Fixed(_KEPT)
 ANY_TO_MEND: Final = _UNTOLD.exists() | _ENDED_WITH_UNITS.exists()
 
 
@@ -123,7 +125,10 @@ def due(conn: Connection, drop: str | None = None) -> tuple[list[Due], int | Non
 
     What a closed room has left is due at once.
     """
-    rows = conn.execute(_KEPT if drop is None else _KEPT.where(_T.drops.c.id == drop)).all()
+    if drop is None:
+        rows = _ALL_KEPT.all(conn)
+    else:
+        rows = list(conn.execute(_KEPT.where(_T.drops.c.id == drop)))
     at = now_ms(conn) if rows else 0
     found: list[Due] = []
     waits: list[int] = []

@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, select
 
 from liveroom.beats import next_beat
 from liveroom.errors import Unavailable
+from liveroom.store.fixed import Fixed
 from liveroom.store.leases import Lease
 
 STEP_MAX_S: Final = 30.0
@@ -60,7 +61,7 @@ class Sweeper:
         self._every_s = every_s
         looks = {name: step.due for name, step in (self._steps | self._outside).items()}
         self._looks = {name: due for name, due in looks.items() if due is not None}
-        self._any_due = select(*self._looks.values())
+        self._any_due = Fixed(select(*self._looks.values()))
         self._ending = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._beside: asyncio.Task[None] | None = None
@@ -94,7 +95,7 @@ class Sweeper:
         """The steps that SQL has nothing for."""
         if not self._looks:
             return set()
-        found = conn.execute(self._any_due).one()
+        [found] = self._any_due.all(conn)
         return {name for name, due in zip(self._looks, found, strict=True) if not due}
 
     async def _sweep(self, steps: Mapping[str, Step], idle: set[str]) -> None:

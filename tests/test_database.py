@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from liveroom.errors import Unavailable
 from liveroom.store import database, threads
 from liveroom.store.database import CommitUnknown, Database, now_ms
+from liveroom.store.fixed import Fixed
 from liveroom.store.leases import Lease
 from liveroom.store.tables import facts, metadata, pools
 
@@ -271,6 +272,20 @@ def test_a_glance_that_takes_too_long_is_store_down_alone(postgres_db, run):
     before, late, after = run(story())
     assert before == after == []
     assert late.code == "store_down"
+
+
+def test_a_select_in_fixed_words(any_db, run):
+    """It answers what there is each time it is asked, whatever its own words hold."""
+    odd = "it's 100% of :all"
+    fixed = Fixed(select(facts.c.name, facts.c.value).where(facts.c.name == odd))
+
+    async def story():
+        before = await any_db.read(fixed.all)
+        await any_db.write(put("other"))
+        await any_db.write(put(odd, "1"))
+        return before, await any_db.read(fixed.all), await any_db.read(fixed.all)
+
+    assert run(story()) == ([], [(odd, "1")], [(odd, "1")])
 
 
 def test_a_write_that_cannot_begin_is_withdrawn(db, tmp_path, run):

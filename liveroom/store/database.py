@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, Select, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
@@ -349,7 +349,6 @@ def _sqlite(url: str, *, size: int, writes: bool) -> Engine:
         pool_timeout=1.5,
         connect_args={"check_same_thread": False, "timeout": 1.0},
     )
-    begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
 
     def prepare(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver's own BEGIN is never IMMEDIATE
@@ -358,8 +357,14 @@ def _sqlite(url: str, *, size: int, writes: bool) -> Engine:
         if not writes:
             connection.execute("PRAGMA query_only = ON").close()
 
+    def begin(conn: Connection) -> None:
+        if writes:
+            conn.exec_driver_sql("BEGIN IMMEDIATE")
+        else:  # past SQLAlchemy, which would cost every read more: there is no lock to fail at
+            cast("sqlite3.Connection", conn.connection.driver_connection).execute("BEGIN").close()
+
     event.listen(engine, "connect", prepare)
-    event.listen(engine, "begin", lambda conn: conn.exec_driver_sql(begin))
+    event.listen(engine, "begin", begin)
     return engine
 
 
