@@ -163,8 +163,6 @@ class Server(uvicorn.Server):
         look_less_for_cycles()
         if sockets and self.config.workers > 1:
             self._listener = sockets[0].dup()
-            if self.config.door is not None:
-                self.config.door.on_full = self._woken.set
         await super().startup(sockets)
         if self._on_ready is not None:
             self._on_ready()
@@ -182,6 +180,8 @@ class Server(uvicorn.Server):
     async def main_loop(self) -> None:
         """Tick once a second, oftener while this worker is full, until the server is to end."""
         self._loop = asyncio.get_running_loop()
+        if self._listener is not None and self.config.door is not None:
+            self.config.door.on_full = self._woken.set
         while not await self.on_tick(0):  # uvicorn writes the date at every tenth tick from 0
             full = self._listener is not None and (self.config.is_full or not self.servers)
             await next_beat(FULL_TICK_S if full else TICK_S, sooner=self._woken)

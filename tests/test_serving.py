@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -64,6 +65,32 @@ def test_asked_to_end_before_it_began(idle) -> None:
     idle.handle_exit(signal.SIGTERM, None)
     runs(idle)
     assert idle.should_exit
+
+
+def test_the_connection_that_fills_a_worker_wakes_it(idle) -> None:
+    """It leaves what comes next to its siblings, and does not wait for its tick to do so."""
+    idle.config.door = door = Door(Limits(connections_max=1))
+    idle._listener = socket.create_server(("127.0.0.1", 0))
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        accepting = await loop.create_server(asyncio.Protocol, sock=idle._listener.dup())
+        idle.servers = [accepting]
+        running = loop.create_task(idle.main_loop())
+        try:
+            async with asyncio.timeout(10):
+                while not idle.server_state.default_headers:  # noqa: ASYNC110 - it has not ticked
+                    await asyncio.sleep(0.001)
+                door.enter("a")
+                while accepting.is_serving():  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.001)
+        finally:
+            accepting.close()
+            idle._listener.close()
+            idle.handle_exit(signal.SIGTERM, None)
+            await running
+
+    uvloop.run(story())
 
 
 def test_a_door_tells_once_that_it_is_full() -> None:
