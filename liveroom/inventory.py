@@ -119,7 +119,11 @@ class Inventory:
         Where Redis may forget by itself nothing is taken until it may not any more; where it
         has forgotten, everything is rebuilt before.
         """
-        await self._fences.check_once(await self._fitness.look(self._fences.epochs()))
+        try:
+            await self._fences.follow_all()
+        finally:  # Redis is judged with SQL away, too
+            found_open = await self._fitness.look(self._fences.epochs())
+        await self._fences.check_once(found_open)
         if self._fitness.forgot:
             for part in self._fences.partitions:
                 await self._fences.raise_again(part)

@@ -224,6 +224,24 @@ def test_a_redis_that_may_forget_sells_nothing(run, db, redis_url) -> None:
     run(story())
 
 
+def test_redis_is_judged_while_sql_is_away(run, db, redis_url) -> None:
+    """Neither store waits for the other to be looked at."""
+
+    async def story() -> None:
+        client = scripts.connect(redis_url)
+        async with opened(db, redis_url) as node:
+            await client.config_set("maxmemory-policy", "volatile-ttl")
+            try:
+                await db.close()
+                assert isinstance(await outcome(node.check_once()), Unavailable)
+                assert "volatile-ttl" in node.unfit
+            finally:
+                await client.config_set("maxmemory-policy", "noeviction")
+                await client.aclose()
+
+    run(story())
+
+
 def test_a_node_that_begins_while_redis_forgets(run, db, redis_url) -> None:
     """What was evicted before it looked, and there was nobody else to see it, is rebuilt."""
 

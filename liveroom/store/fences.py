@@ -93,16 +93,18 @@ class Fences:
             except (Shut, Unavailable) as cause:
                 log.warning("stock.unmarked_stop", partition=part, why=str(cause))
 
-    async def check_once(self, found_open: Mapping[int, int]) -> None:
-        """Compare this node's fences with both stores; every node does so once a second.
-
-        What `found_open` names was found open by Redis just now, under that epoch: where SQL
-        has the same, it need not be asked again. A partition that is away keeps none of the
-        others from being mended.
-        """
+    async def follow_all(self) -> None:
+        """Take the epochs SQL has; every node does so once a second."""
         epochs = dict(await self._db.glance(partitions.fences))
         self.partitions = range(len(epochs))
         self._epochs |= epochs
+
+    async def check_once(self, found_open: Mapping[int, int]) -> None:
+        """Compare this node's fences with Redis, right after `follow_all`.
+
+        What `found_open` names was found open by Redis just now, under that epoch: it need not
+        be asked again. A partition that is away keeps none of the others from being mended.
+        """
         fault: Unavailable | None = None
         for part in self.partitions:
             if found_open.get(part) == self._epochs[part]:
