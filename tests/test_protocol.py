@@ -510,6 +510,32 @@ def test_a_cut_connection_leaves_nothing_in_the_kernel():
         assert counters.closes["4001"] == closed_before + 1
 
 
+@pytest.mark.parametrize("last", [CLOSE, None], ids=["a close frame", "an end of its half"])
+def test_what_a_peer_says_in_its_last_seconds_gives_it_no_more(last):
+    """A close is cut at its time, also where its peer answers late and reads nothing."""
+    limits = Limits(close_within_s=1.0)
+    with served(limits) as here, Client(here.port, receive_bytes=4096) as ann:
+        ann.open()
+        link, closed = here.app.links[0], threading.Event()
+
+        def flood() -> None:
+            while not link.paused:
+                link.write(codec.frame(b"x" * 8000, Format.JSON))
+            link.close(4001)
+            closed.set()
+
+        here.soon(flood)
+        assert closed.wait(8)
+        began_s = time.monotonic()
+        time.sleep(0.7)
+        if last is None:
+            ann.sock.shutdown(socket.SHUT_WR)
+        else:
+            ann.send(last, struct.pack("!H", 1000))
+        until(lambda: here.door.connections == 0)
+        assert time.monotonic() - began_s < 1.5
+
+
 def test_a_slow_viewer_that_reads_on_is_resumed():
     """Drained below the low-water mark, the owner hears that too."""
     with served() as here, Client(here.port, receive_bytes=4096) as ann:

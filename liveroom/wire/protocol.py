@@ -248,7 +248,10 @@ class RoomSocket(asyncio.Protocol):
             conversation.on_end()
 
     def _end_soon(self) -> None:
-        """Cut a closing connection whose peer does not take what is still to be sent."""
+        """Cut a closing connection whose peer does not take what is still to be sent.
+
+        Once: what the peer says after a close frame of ours gives it no more time.
+        """
         if self._timer is not None:
             self._timer.cancel()
         within_s = self._door.limits.close_within_s
@@ -278,7 +281,8 @@ class RoomSocket(asyncio.Protocol):
     def eof_received(self) -> None:
         """The peer sends no more: the transport closes, in a bounded time."""
         self._leave()
-        self._end_soon()
+        if not self.close_sent:
+            self._end_soon()
 
     def pause_writing(self) -> None:
         """The peer is slow: tell the owner, and read no more of it."""
@@ -361,11 +365,12 @@ class RoomSocket(asyncio.Protocol):
         self._leave()
         if self.transport.is_closing():
             return
-        if not self.close_sent and self._open:
-            self.close_sent = True
-            self.write(answer_to_close(payload))
+        if not self.close_sent:
+            self._end_soon()
+            if self._open:
+                self.close_sent = True
+                self.write(answer_to_close(payload))
         self.transport.close()
-        self._end_soon()
 
     def _fail(self, broken: Broken) -> None:
         """The peer broke the protocol: say so, end our half, and read no more of what it says."""
