@@ -559,6 +559,38 @@ def test_a_slow_viewer_that_reads_on_is_resumed():
         assert ann.frame() == (TEXT, b"and on")
 
 
+def test_a_connection_that_has_ended_is_not_cut(monkeypatch):
+    """A server that stops while a peer has ended its half sets no second timer over the first.
+
+    The first would outlive the connection, whose descriptor may be another's by then.
+    """
+    cuts: list[Any] = []
+    monkeypatch.setattr("liveroom.wire.protocol.cut", cuts.append)
+    with (
+        served(Limits(close_within_s=1.0)) as here,
+        Client(here.port, receive_bytes=4096) as ann,
+    ):
+        ann.open()
+        ann.send(TEXT, b"slow")
+        until(lambda: "running" in here.app.told)
+        link, frame = here.app.links[0], codec.frame(b"x" * 8000, Format.JSON)
+
+        def fill() -> None:
+            while not link.buffered:
+                link.write_frame(frame)
+
+        here.soon(fill)
+        until(lambda: link.buffered)
+        ann.sock.shutdown(socket.SHUT_WR)
+        until(lambda: "lost" in here.app.told)
+        here.soon(link.shutdown)
+        while ann.frame()[0] != -1:
+            pass
+        until(lambda: here.door.connections == 0)
+        time.sleep(1.2)
+        assert cuts == []
+
+
 def test_a_peer_that_is_gone_is_lost_once():
     """An aborted connection leaves its room, and its place."""
     with served() as here:

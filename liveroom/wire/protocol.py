@@ -408,8 +408,9 @@ class RoomSocket(asyncio.Protocol):
             if self._received is not None:
                 self._received.clear()
             self._pace_reading()
-            within_s = self._door.limits.command_within_s
-            self._timer = self._loop.call_later(within_s, self.close, SHUTDOWN)
+            if self._timer is None:  # else it is ending already
+                within_s = self._door.limits.command_within_s
+                self._timer = self._loop.call_later(within_s, self.close, SHUTDOWN)
 
 
 def protocols(door: Door) -> tuple[Callable[..., RoomHttp], Callable[..., RoomSocket]]:
