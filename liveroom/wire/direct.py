@@ -1,7 +1,8 @@
 """Handing bytes to the kernel at once: one system call, nothing queued, nothing scheduled.
 
-A loop's own `write` queues, and sends when the turn of the loop ends. For a frame that goes to
-thousands of sockets that is a second walk over thousands of objects, each cold again.
+A transport's own `write` goes through its object, its buffer and the loop's handle, and before
+uvloop 0.23 through a queue, which is walked when the turn of the loop ends. For a frame that goes
+to thousands of sockets all of that is cold again at each.
 
 `os.write` and `socket.send` would not do: they let other threads run meanwhile, and then wait
 up to 5 ms for their turn, at each of thousands of sockets. So it is libc's `send`, called as
