@@ -248,7 +248,13 @@ def test_a_room_nobody_published_in_has_a_position(redis_url, run):
 
 def test_a_room_is_kept_for_thirty_days_after_its_last(redis_url, run):
     """What is new, or was told another day, is told how long it stays; nothing else is."""
-    names = keys.room_log, keys.room_events, keys.room_messages, keys.room_reactions
+    names = (
+        keys.room_log,
+        keys.room_events,
+        keys.room_messages,
+        keys.room_reactions,
+        keys.room_viewers,
+    )
 
     async def story():
         node, clock = Node(redis_url), ManualClock()
@@ -259,16 +265,19 @@ def test_a_room_is_kept_for_thirty_days_after_its_last(redis_url, run):
             return [-(-seconds // 86400) for seconds in left]
 
         await plane.publish("r1", notice("first"))
-        assert await days() == [30, 30, 0, 0]
+        assert await days() == [30, 30, 0, 0, 0]
         for name in names:
             await node.client.expire(name("r1"), 5 * 86400)
         await plane.publish("r1", Item(Event("message.posted", {"text": "hi"}, clock.now_ms())))
         await plane.publish("r1", Item(Event("reactions.counted", {}, 1), react={"heart": 1}))
+        await plane.publish("r1", Item(Event("viewers.counted", {}, 1), watch=("n1", 1)))
         await plane.publish("r1", notice("second"))
-        assert await days() == [5, 5, 30, 30]
+        assert await days() == [5, 5, 30, 30, 30]
+        for name in names:
+            await node.client.expire(name("r1"), 5 * 86400)
         clock.advance(86_400_000)
         await plane.publish("r1", notice("third"))
-        assert await days() == [30, 30, 30, 30]
+        assert await days() == [30, 30, 30, 30, 30]
         await node.close()
 
     run(story())

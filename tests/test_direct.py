@@ -7,6 +7,7 @@ import datetime as dt
 import random
 import socket
 import ssl
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,31 @@ def test_past_the_queue_again_once_nothing_waits(room):
         called(here, lambda: room.flush(seat, numbered(3, 10)))
         assert seat.descriptor == there
         assert ann.frame()[1][:6] == b"000003"
+
+
+class Hasty(Room):
+    """Its transports hold bytes back at the handshake, and it flushes in the same turn."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.fill(scope["extensions"]["liveroom.link"].transport)
+        await super().__call__(scope, receive, send)
+        self.flush(self.seats[-1], numbered(0, 0))
+
+    def fill(self, transport: asyncio.Transport) -> None:
+        hint = b"HTTP/1.1 103 Early Hints\r\nlink: <" + b"x" * 1000 + b">\r\n\r\n"
+        while not transport.get_write_buffer_size():
+            transport.write(hint)
+        time.sleep(0.3)  # the peer reads on: the kernel can take more, and the loop has no turn
+
+
+def test_nothing_overtakes_the_answer_to_the_handshake():
+    """While the 101 waits, what is flushed waits behind it."""
+    with served(app=Hasty()) as here, Client(here.port, receive_bytes=4096) as ann:
+        status = ann.open()
+        while status == 103:
+            status = ann.status()
+        assert status == 101
+        assert ann.frame()[1][:6] == b"000000"
 
 
 def test_nothing_reaches_who_has_the_number_next(room):

@@ -92,6 +92,26 @@ def test_what_was_open_at_the_start_is_raised_at_once(run, db, redis_url) -> Non
     run(story())
 
 
+def test_what_a_look_found_open_is_raised_at_once(run, db, redis_url) -> None:
+    """A fence another node raised, and opened later: this node has seen it by its looks alone."""
+
+    async def story() -> None:
+        client = scripts.connect(redis_url)
+        async with opened(db, redis_url) as node, opened(db, redis_url) as other:
+            epoch = node._fences.epochs()[0]
+            moved = Moved(db, redis_url, client, epoch)
+            await moved.raised_by_another()
+            assert (await outcome(node.check_once())).code == "rebuilding"
+            await other._fences._open(0, epoch + 1)
+            await node.check_once()
+            await moved.emptied()
+            await node.check_once()
+            assert node._fences.epochs() == {0: epoch + 2}
+        await client.aclose()
+
+    run(story())
+
+
 # ── what it costs ─────────────────────────────────────────────────────────────────────────
 
 
