@@ -265,19 +265,19 @@ def test_a_room_is_kept_for_thirty_days_after_its_last(redis_url, run):
             return [-(-seconds // 86400) for seconds in left]
 
         await plane.publish("r1", notice("first"))
-        assert await days() == [30, 30, 0, 0, 0]
+        assert await days() == [31, 31, 0, 0, 0]
         for name in names:
             await node.client.expire(name("r1"), 5 * 86400)
         await plane.publish("r1", Item(Event("message.posted", {"text": "hi"}, clock.now_ms())))
         await plane.publish("r1", Item(Event("reactions.counted", {}, 1), react={"heart": 1}))
         await plane.publish("r1", Item(Event("viewers.counted", {}, 1), watch=("n1", 1)))
         await plane.publish("r1", notice("second"))
-        assert await days() == [5, 5, 30, 30, 30]
+        assert await days() == [5, 5, 31, 31, 31]
         for name in names:
             await node.client.expire(name("r1"), 5 * 86400)
         clock.advance(86_400_000)
         await plane.publish("r1", notice("third"))
-        assert await days() == [30, 30, 30, 30, 30]
+        assert await days() == [31, 31, 31, 31, 31]
         await node.close()
 
     run(story())

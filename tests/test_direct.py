@@ -21,7 +21,7 @@ from test_protocol import Client, Served, served, until
 
 from liveroom.wire import codec
 from liveroom.wire.codec import Format
-from liveroom.wire.direct import DONT_WAIT, NOWHERE, send
+from liveroom.wire.direct import FLAGS, NOWHERE, send
 from liveroom.wire.fanout import Flush, Job
 from liveroom.wire.outbox import AWAY, Seat
 
@@ -197,12 +197,12 @@ def test_send_says_nothing_was_taken_where_nothing_can_be():
     """No error is raised: whoever writes the rest finds out."""
     one, other = socket.socketpair()
     with one, other:
-        assert send(one.fileno(), b"abc", 3, DONT_WAIT) == 3
+        assert send(one.fileno(), b"abc", 3, FLAGS) == 3
         assert other.recv(9) == b"abc"
         one.setblocking(True)
-        taken = sum(iter(lambda: max(0, send(one.fileno(), b"x" * 999, 999, DONT_WAIT)), 0))
+        taken = sum(iter(lambda: max(0, send(one.fileno(), b"x" * 999, 999, FLAGS)), 0))
         assert len(read_all(other, taken)) == taken
-    assert send(NOWHERE, b"abc", 3, DONT_WAIT) == -1
+    assert send(NOWHERE, b"abc", 3, FLAGS) == -1
 
 
 def read_all(peer: socket.socket, size: int) -> bytes:

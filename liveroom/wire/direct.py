@@ -21,7 +21,8 @@ from typing import Final
 NOWHERE: Final = -1
 """The descriptor of no socket: nothing can be sent to it."""
 
-DONT_WAIT: Final = getattr(socket, "MSG_DONTWAIT", 0)
+FLAGS: Final[int] = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
+"""Never wait, and raise no signal where the peer is gone."""
 
 
 def _libc_send() -> Callable[[int, bytes, int, int], int]:
@@ -33,7 +34,7 @@ def _libc_send() -> Callable[[int, bytes, int, int], int]:
 
 
 send: Final = _libc_send()
-"""`send(descriptor, data, size, DONT_WAIT)`: how many bytes the kernel has taken, as send(2).
+"""`send(descriptor, data, size, FLAGS)`: how many bytes the kernel has taken, as send(2).
 
 -1 where it takes none, whatever the cause: whoever then writes the usual way finds out.
 """

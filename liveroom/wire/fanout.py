@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from liveroom.wire import codec
-from liveroom.wire.direct import DONT_WAIT, send
+from liveroom.wire.direct import FLAGS, send
 from liveroom.wire.outbox import Seat
 
 SLICE: Final = 250
@@ -123,7 +123,7 @@ class Flush:
         for seat in part:
             if seat.beat < beat:
                 seat.beat = beat
-                taken = send(seat.descriptor, frame, size, DONT_WAIT)
+                taken = send(seat.descriptor, frame, size, FLAGS)
                 if taken != size:
                     seat.send_rest(frame, taken)
         self._at += len(part)

@@ -1,4 +1,4 @@
-"""The outbox: one viewer's seat, and the only place that writes to a connection.
+"""The outbox: one viewer's seat, and how its connection is written to.
 
 Rules: nothing awaits, nothing is written after a close, and a seat leaves its room before
 the close frame is written. Flow control rides on the transport's own pause and resume
@@ -65,7 +65,7 @@ class Link(Protocol):
         """Where `direct.send` may send what is written next; `NOWHERE` while bytes wait here."""
 
     def write(self, data: bytes) -> None:
-        """Send without any check: only for a flush, which knows who is still there."""
+        """Send without asking whether the link is closing: a flush knows who is still there."""
 
     def write_frame(self, frame: bytes) -> None:
         """Send a whole frame; dropped once the link is closing."""

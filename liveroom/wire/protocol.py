@@ -186,10 +186,13 @@ class RoomSocket(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send, at once where nothing waits; what the kernel does not take waits here."""
-        if self._queued and not self.transport.get_write_buffer_size():
+        if self._queued and not (self.buffered or self.transport.is_closing()):
+            # A transport that was cut off has thrown away what waited: nothing may follow it.
             self._queue(waits=False)
         size = len(data)
-        taken = max(0, direct.send(self.descriptor, data, size, direct.DONT_WAIT))
+        taken = 0
+        if not self._queued:
+            taken = max(0, direct.send(self._descriptor, data, size, direct.FLAGS))
         if taken < size:
             self._queue(waits=True)
             self.transport.write(data[taken:])

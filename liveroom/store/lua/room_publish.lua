@@ -11,7 +11,7 @@
 local run_key, log_key, events_key, messages_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local reactions_key, viewers_key, channel, once_keys = KEYS[5], KEYS[6], KEYS[7], 7
 local room, fresh, at, items = ARGV[1], ARGV[2], tonumber(ARGV[3]), cmsgpack.unpack(ARGV[4])
-local EVENTS_MIN, MESSAGES_MIN, PINNED_MAX, KEPT_S = 1000, 200, 3, 30 * 86400
+local EVENTS_MIN, MESSAGES_MIN, PINNED_MAX, KEPT_S = 1000, 200, 3, 31 * 86400
 -- part: room_log
 -- part: room_state
 -- part: room_pins
@@ -67,7 +67,7 @@ local function carry_out(item)
   return { log.epoch, told }
 end
 
--- All is kept for so long after the room's last day: told once a day, and to what may be new.
+-- All is kept for 30 days after the room's last event: told once a day, and to what may be new.
 -- Told to everything at each publication it was more than half of what went to disk.
 local function keep(day)
   if log.kept == tostring(day) then
