@@ -119,10 +119,14 @@ class Inventory:
         Where Redis may forget by itself nothing is taken until it may not any more; where it
         has forgotten, everything is rebuilt before.
         """
+        fault: Unavailable | None = None
         try:
             await self._fences.follow_all()
-        finally:  # Redis is judged with SQL away, too
-            found_open = await self._fitness.look(self._fences.epochs())
+        except Unavailable as away:  # Redis is judged all the same
+            fault = away
+        found_open = await self._fitness.look(self._fences.epochs())
+        if fault is not None:
+            raise fault
         await self._fences.check_once(found_open)
         if self._fitness.forgot:
             for part in self._fences.partitions:

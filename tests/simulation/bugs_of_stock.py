@@ -145,7 +145,7 @@ STOCK_BUGS: dict[str, Bug] = {
         lua=[("elseif from > g.seq + 1 then", "elseif false then")],
         theme="all is slow",
         focus="stock",
-        found_at=41,
+        found_at=19,
     ),
     "an untold commit is never told": Bug(
         "not at rest|too late",
