@@ -24,7 +24,7 @@ CHUNK: Final = 50
 """How many writes, or closes, pass between two looks at the clock."""
 ROUNDS: Final = 12
 """How often the loop comes round between two slices, unless that takes longer than a slice."""
-GATHER_COST_FACTOR: Final = 8.0
+GATHER_COST_FACTOR: Final = 16.0
 PERIOD_S: Final = 0.040
 TICK_MAX_S: Final = 0.4
 
@@ -40,7 +40,7 @@ class Tick:
     """How long a room gathers before its next flush.
 
     After a flush that cost `c` seconds the room gathers until 40 ms after that flush began, for
-    8c at most and c/2 at least, never longer than `max_s`: a small room buys fewer writes with
+    16c at most and c/2 at least, never longer than `max_s`: a small room buys fewer writes with
     a few milliseconds, while a large one, whose flush is slow by itself, adds little to what
     its viewers wait already. From a few hundred viewers on flushes begin equally often,
     whatever they cost, so that a room spread over two workers needs no more frames than on one.
