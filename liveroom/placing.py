@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, text, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from liveroom.deciding import Books, DropRow, Known, Plan, Pool, Tally, Wish, decide, order_of
 from liveroom.errors import LiveroomError, ensure
 from liveroom.faults import point
 from liveroom.inventory import Hold
-from liveroom.store import tables
+from liveroom.store import ledger, tables
 from liveroom.store.database import now_ms
 from liveroom.store.rows import add_up, insert_rows, rows_among
 
@@ -34,9 +34,7 @@ _POOLS = (
         _T.pools.c.sku,
         _T.pools.c.drop,
         _T.pools.c.partition,
-        (_T.pools.c.initial + _T.pools.c.adjusted - _T.pools.c.reserved - _T.pools.c.sold).label(
-            "available"
-        ),
+        ledger.AVAILABLE.label("available"),
         _T.pools.c.seq,
         _T.skus.c.limit_per_buyer,
         _T.products.c.currency,
@@ -67,9 +65,6 @@ _MOVE = (
     .values(
         reserved=_T.pools.c.reserved + bindparam("units"), seq=_T.pools.c.seq + bindparam("rows")
     )
-)
-_MAKE_VOID = text(
-    "INSERT INTO void_holds (hold, at) VALUES (:hold, :at) ON CONFLICT (hold) DO NOTHING"
 )
 
 
@@ -167,7 +162,7 @@ def make_void(conn: Connection, at: int, holds: Iterable[str]) -> None:
     """Refuse these holds for ever: no transaction after this one places them."""
     rows = [{"hold": hold, "at": at} for hold in holds]
     if rows:
-        conn.execute(_MAKE_VOID, rows)
+        conn.execute(ledger.MAKE_VOID, rows)
 
 
 def count_taken(conn: Connection, taken: dict[tuple[str, str], int]) -> None:

@@ -33,7 +33,8 @@ TELL_ROWS_MAX: Final = 2_000
 VOID_KEPT_MS: Final = 24 * 3600 * 1000
 """A transaction that may place a hold lives for seconds; the rest is for clocks that jump."""
 
-_AVAILABLE = _T.pools.c.initial + _T.pools.c.adjusted - _T.pools.c.reserved - _T.pools.c.sold
+AVAILABLE = _T.pools.c.initial + _T.pools.c.adjusted - _T.pools.c.reserved - _T.pools.c.sold
+"""The units of a pool that are free, in SQL."""
 _LIMIT = case(
     (_T.pools.c.drop.is_(None), _T.skus.c.limit_per_buyer), else_=_T.drops.c.limit_per_buyer
 )
@@ -327,7 +328,7 @@ def resolve(conn: Connection, stuck: Sequence[Stuck]) -> Resolved:
     void = [hold for hold, _ in stuck if hold.id not in rows]
     if void:
         at = now_ms(conn)
-        conn.execute(_MAKE_VOID, [{"hold": hold.id, "at": at} for hold in void])
+        conn.execute(MAKE_VOID, [{"hold": hold.id, "at": at} for hold in void])
     return Resolved(placed, void)
 
 
@@ -349,13 +350,10 @@ def _range(pool: str, *rows: Any) -> Range:
 
 _SUMS = ("initial", "adjusted", "reserved", "sold", "seq")
 _MAKE_FENCE = text("INSERT INTO fences (partition, epoch) VALUES (:partition, 0)")
-_SET_FACT = text(
-    "INSERT INTO facts (name, value) VALUES (:name, :value)"
-    " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-)
-_MAKE_VOID = text(
+MAKE_VOID = text(
     "INSERT INTO void_holds (hold, at) VALUES (:hold, :at) ON CONFLICT (hold) DO NOTHING"
 )
+"""A hold that may never be placed again; making it so twice does nothing."""
 # Built once: most of what a small statement costs is building it.
 _POOLS = (
     select(
@@ -363,7 +361,7 @@ _POOLS = (
         _T.pools.c.sku,
         _T.pools.c.drop,
         _T.pools.c.partition,
-        _AVAILABLE,
+        AVAILABLE,
         _T.pools.c.seq,
         func.coalesce(_T.drops.c.price_minor, _T.skus.c.price_minor),
         case((_T.pools.c.drop.is_(None), _T.skus.c.price_v), else_=0),
@@ -378,7 +376,7 @@ _POOLS = (
 _POOLS_NAMED = _POOLS.where(_T.pools.c.pool.in_(bindparam("pools", expanding=True)))
 _POOLS_IN = _POOLS.where(_T.pools.c.partition == bindparam("part"))
 LOCK_POOLS = (
-    select(_T.pools.c.pool, _T.pools.c.seq, _AVAILABLE.label("available"))
+    select(_T.pools.c.pool, _T.pools.c.seq, AVAILABLE.label("available"))
     .where(_T.pools.c.pool.in_(bindparam("pools", expanding=True)))
     .order_by(_T.pools.c.pool)
     .with_for_update()
