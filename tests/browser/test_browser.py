@@ -16,6 +16,15 @@ DESK = {"viewport": {"width": 1280, "height": 800}, "is_mobile": False, "has_tou
 SCREENSHOT_BYTES_MAX = 150_000
 DRAWN = """[...document.images].every(
     (image) => image.complete || image.getBoundingClientRect().top > innerHeight)"""
+LATE_CLOSE = """
+    addEventListener("close", (event) => {
+      if (!event.isTrusted) return;
+      event.stopImmediatePropagation();
+      setTimeout(() => {
+        event.target.dispatchEvent(new Event("close"));
+        document.documentElement.dataset.closed = "late";
+      }, 1500);
+    }, true);"""
 TALK = (
     ("Mia", "hello from Lisbon"),
     ("南星", "这个颜色太好看了"),
@@ -68,6 +77,24 @@ def test_guest_becomes_buyer_and_pays(shop, open_page):
     page.get_by_role("button", name="Bag").click()
     page.get_by_role("tab", name="Orders").click()
     expect(page.get_by_role("dialog")).to_contain_text("Paid")
+
+
+def test_a_late_close_event_does_not_take_the_next_sheet_away(shop, open_page):
+    """A dialog's `close` comes as a task of its own; by then the order may be what is shown."""
+    page = open_page()
+    page.add_init_script(LATE_CLOSE)
+    page.goto(f"{shop.url}/room/tonight")
+    page.get_by_role("button", name="Bag").click()
+    page.get_by_role("button", name="Buy: 白瓷一壶两杯 Porcelain pot").click()
+    page.get_by_role("button", name="Buy now · ¥219").click()
+    page.get_by_label("Your name").fill("Late")
+    page.get_by_role("button", name="Continue as Late").click()
+    sheet = page.get_by_role("dialog")
+    expect(sheet).to_contain_text("Your order")
+    expect(page.locator("html[data-closed=late]")).to_be_attached()
+    expect(sheet).to_contain_text("Your order")
+    page.keyboard.press("Escape")
+    expect(sheet).to_have_count(0)
 
 
 def test_the_address_says_what_brought_the_buyer(shop, open_page):

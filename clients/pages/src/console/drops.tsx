@@ -145,6 +145,10 @@ export function HostDrops({ live }: { live: Live }) {
     ask(true);
     box.current?.showModal();
   };
+  // The event comes a task after the closing: the form may have been opened again by then.
+  const closed = () => {
+    if (!box.current?.open) ask(false);
+  };
   useEffect(() => {
     const listen = (event: KeyboardEvent) => {
       if (isForField(event) || event.key.toLowerCase() !== "d") return;
@@ -169,7 +173,7 @@ export function HostDrops({ live }: { live: Live }) {
           ))}
         </ul>
       )}
-      <dialog ref={box} class="ask" aria-labelledby="drop-title" onClose={() => ask(false)}>
+      <dialog ref={box} class="ask" aria-labelledby="drop-title" onClose={closed}>
         <h2 id="drop-title">{t("host.drop.new")}</h2>
         {asking && <Form live={live} done={() => box.current?.close()} />}
       </dialog>

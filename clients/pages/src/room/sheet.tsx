@@ -27,7 +27,9 @@ export function Sheet() {
       ref={box}
       class="sheet"
       aria-labelledby={now?.kind === "bag" ? `tab-${now.tab}` : "sheet-title"}
-      onClose={close}
+      // Not onClose: that comes a task after the dialog was closed from here, when the next
+      // sheet (the order just placed) may already be the one it would take away.
+      onCancel={close}
       onClick={(event) => event.target === box.current && close()}
     >
       {now && (
