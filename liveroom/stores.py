@@ -167,7 +167,7 @@ def cooling_of(settings: Settings, stores: Stores) -> Cooling | None:
 
 def backplane_of(settings: Settings, stores: Stores) -> Backplane:
     """The backplane over this Redis, not started."""
-    subscriber = scripts.connect_subscriber(settings.redis_url or "")
+    subscriber = scripts.connect(settings.redis_url or "")
     return Backplane(stores.client, subscriber, stores.clock)
 
 

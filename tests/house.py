@@ -56,7 +56,7 @@ class House:
     def __init__(self, db: Any, url: str, *, hold_ttl_s: float = 600, hoarded_max: int = 0) -> None:
         self.db = db
         self.clock = ManualClock()
-        self.clients = scripts.connect(url), scripts.connect_subscriber(url)
+        self.clients = scripts.connect(url), scripts.connect(url)
         self.backplane = backplane = Backplane(*self.clients, self.clock)
         self.inventory = Inventory(db, self.clients[0], self.clock, hold_ttl_s=hold_ttl_s)
         cooling = Cooling(self.clients[0], most=hoarded_max, window_ms=60_000, cool_ms=COOL_MS)

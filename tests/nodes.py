@@ -88,7 +88,7 @@ class Node:
     """A backplane and a hub, as a server wires them; rooms are folded in plain Python."""
 
     def __init__(self, url: str, clock: Clock) -> None:
-        self.client, self.listening = scripts.connect(url), scripts.connect_subscriber(url)
+        self.client, self.listening = scripts.connect(url), scripts.connect(url)
         self.plane = Backplane(self.client, self.listening, clock)
         self.direct: list[Event] = []
         self.stock: list[tuple[str, int, int]] = []

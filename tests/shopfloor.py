@@ -78,7 +78,7 @@ class Floor:
         self.db = db
         self.clock = ServerClock()
         self.client = scripts.connect(redis_url)
-        self.listening = scripts.connect_subscriber(redis_url)
+        self.listening = scripts.connect(redis_url)
         self.backplane = Backplane(self.client, self.listening, self.clock)
         self.inventory = Inventory(db, self.client, self.clock, hold_ttl_s=ttl_s, **stock)
         self.carts = Carts(db, self.inventory)

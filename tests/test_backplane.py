@@ -26,7 +26,7 @@ class Node:
     """A backplane and everything it heard."""
 
     def __init__(self, url: str) -> None:
-        self.client, self.listening = scripts.connect(url), scripts.connect_subscriber(url)
+        self.client, self.listening = scripts.connect(url), scripts.connect(url)
         self.plane = Backplane(self.client, self.listening, ServerClock())
         self.batches: list[Batch] = []
         self.direct: list[Event] = []

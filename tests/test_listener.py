@@ -52,7 +52,7 @@ class Ear:
 
     def __init__(self, url: str) -> None:
         self.client = scripts.connect(url)
-        self.listening = scripts.connect_subscriber(url)
+        self.listening = scripts.connect(url)
         self.homes = Homes(self.listening)
         self.heard: list[tuple[str, bytes]] = []
         self.resets = 0

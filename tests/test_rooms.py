@@ -26,7 +26,7 @@ class House:
     def __init__(self, db, url):
         self.db = db
         self.clock = ManualClock()
-        self.clients = scripts.connect(url), scripts.connect_subscriber(url)
+        self.clients = scripts.connect(url), scripts.connect(url)
         self.backplane = Backplane(*self.clients, self.clock)
         self.catalog, self.creators = Catalog(db), Creators(db)
         self.rooms = Rooms(db, self.backplane, self.clock)

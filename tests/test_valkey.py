@@ -17,7 +17,7 @@ import pytest
 import redis.exceptions
 
 from liveroom.errors import Refused, Unavailable
-from liveroom.store import scripts
+from liveroom.store import scripts, single
 from liveroom.store.folder import DataFolder, FolderInUse
 from liveroom.store.valkey import EmbeddedValkey, StartFailed
 
@@ -254,7 +254,7 @@ def test_a_store_that_hangs_is_store_down_in_time(server, run):
         await script(client, *call)
         os.kill(server.pid, signal.SIGSTOP)
         for _ in range(2):  # first on an open connection, then on one to be made
-            async with asyncio.timeout(scripts.COMMAND_TIMEOUT_S * 2):
+            async with asyncio.timeout(single.ANSWER_MAX_S * 2):
                 with pytest.raises(Unavailable):
                     await script(client, *call)
         os.kill(server.pid, signal.SIGCONT)

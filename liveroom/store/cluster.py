@@ -18,11 +18,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from liveroom.errors import ensure
+from liveroom.store.single import ANSWER_MAX_S
 
 SCHEMES: Final = {"redis+cluster://": "redis://", "rediss+cluster://": "rediss://"}
 TURNS_MAX: Final = 32
 CONNECTIONS_MAX: Final = 64
-ANSWER_MAX_S: Final = 1.5
 NODE_MAX_S: Final = 1.0
 """How long one node may take: another must have time to say who took its slots over."""
 _LOST: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
@@ -124,7 +124,7 @@ class Cluster(RedisCluster):
             raise redis.exceptions.ConnectionError("no master answers")
         return answers
 
-    async def pipelines(self, commands: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
+    async def answers(self, commands: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
         """An answer or exception for each `(key, command)`; one pipeline for each master.
 
         A master that is away fails for its own commands only.

@@ -47,7 +47,7 @@ class Ways(Protocol):
 
 
 class OneServer:
-    """The ways of a Redis that is one server; its client is of `scripts.connect_subscriber`."""
+    """The ways of a Redis that is one server; its client is of `scripts.connect`."""
 
     def __init__(self, client: Any) -> None:
         self._pool = client.connection_pool

@@ -17,20 +17,16 @@ from typing import Any, Final
 
 import msgpack  # type: ignore[import-untyped]
 import redis.exceptions
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from liveroom.errors import FAMILIES, LiveroomError, Unavailable, error
 from liveroom.store.cluster import Cluster, Masters, NoCluster, is_cluster
 from liveroom.store.listener import OneServer, Ways
+from liveroom.store.single import Single
 
-Client = Redis | Cluster
+Client = Single | Cluster
 """A way to Redis for commands, for those who hand it on without knowing the library."""
 
 LUA: Final = Path(__file__).parent / "lua"
-COMMAND_TIMEOUT_S: Final = 1.5
-CONNECTIONS_MAX: Final = 32
 REDIS_VERSION_MIN: Final = 7
 
 # First words of error replies that pass by themselves (redis.io/docs, "Error replies").
@@ -64,39 +60,14 @@ def unpack_raw(packed: bytes) -> Any:
     return msgpack.unpackb(packed, raw=True, strict_map_key=False)
 
 
-def connect(url: str, *, connections_max: int = CONNECTIONS_MAX) -> Client:
-    """A client for commands: 1.5 s for each, no retries, a bounded pool that is waited for."""
-    if is_cluster(url):
-        return Cluster.at(url)
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=connections_max,
-        timeout=COMMAND_TIMEOUT_S,
-        socket_timeout=COMMAND_TIMEOUT_S,
-        socket_connect_timeout=COMMAND_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-    )
-    return Redis.from_pool(pool)
+def connect(url: str) -> Client:
+    """A client: 1.5 s for each command, no retries, a bounded number of connections."""
+    return Cluster.at(url) if is_cluster(url) else Single.at(url)
 
 
-def connect_subscriber(url: str) -> Client:
-    """A client for listening connections: they may be silent for as long as they like."""
-    if is_cluster(url):
-        return Cluster.at(url)
-    pool: ConnectionPool = ConnectionPool.from_url(
-        url,
-        socket_timeout=None,
-        socket_connect_timeout=COMMAND_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-    )
-    return Redis.from_pool(pool)
-
-
-def ways(subscriber: Client) -> Ways:
-    """The ways for a `Listener`, of a client made by `connect_subscriber`."""
-    return Masters(subscriber) if isinstance(subscriber, Cluster) else OneServer(subscriber)
+def ways(client: Client) -> Ways:
+    """The ways for a `Listener` to the servers of this client."""
+    return Masters(client) if isinstance(client, Cluster) else OneServer(client)
 
 
 @contextmanager
@@ -149,11 +120,10 @@ class Script:
                 answer within 1.5 s, connecting included.
         """
         with store_errors():
-            async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                try:
-                    return await client.evalsha(self.sha, len(keys), *keys, *args)
-                except redis.exceptions.NoScriptError:
-                    return await client.eval(self.source, len(keys), *keys, *args)
+            try:
+                return await client.evalsha(self.sha, len(keys), *keys, *args)
+            except redis.exceptions.NoScriptError:
+                return await client.eval(self.source, len(keys), *keys, *args)
 
     async def each(self, client: Client, calls: Sequence[Call]) -> list[Any]:
         """One answer for each call, in one round trip; an answer may be an exception.
@@ -163,33 +133,13 @@ class Script:
         Raises:
             Unavailable: `store_down` where there is no answer within 1.5 s.
         """
-        if len(calls) == 1:  # a pipeline costs more than the call
+        if len(calls) == 1:  # a pipeline of a cluster costs more than the call
             try:
                 return [await self(client, *calls[0])]
             except (LiveroomError, redis.exceptions.ResponseError) as refusal:
                 return [refusal]
-        if isinstance(client, Cluster):
-            return await self._each_of_cluster(client, calls)
         with store_errors():
-            async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                answers = await self._pipeline(client, calls)
-                unknown = [at for at, answer in enumerate(answers) if _is_unknown(answer)]
-                if unknown:
-                    await client.script_load(self.source)
-                    again = await self._pipeline(client, [calls[at] for at in unknown])
-                    for at, answer in zip(unknown, again, strict=True):
-                        answers[at] = answer
-        return [house_error(a) if isinstance(a, Exception) else a for a in answers]
-
-    async def _pipeline(self, client: Redis, calls: Sequence[Call]) -> list[Any]:
-        async with client.pipeline(transaction=False) as pipe:
-            for keys, args in calls:
-                pipe.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
-            return await pipe.execute(raise_on_error=False)
-
-    async def _each_of_cluster(self, client: Cluster, calls: Sequence[Call]) -> list[Any]:
-        with store_errors():
-            answers = await client.pipelines(
+            answers = await client.answers(
                 [(keys[0], ("EVALSHA", self.sha, len(keys), *keys, *args)) for keys, args in calls]
             )
         unknown = [at for at, answer in enumerate(answers) if _is_unknown(answer)]
@@ -204,7 +154,7 @@ class Script:
 async def ask_where(client: Client, key: str, *command: Any) -> Any:
     """What the server that has this key answers to a command that names no key."""
     where = {"target_nodes": client.get_node_from_key(key)} if isinstance(client, Cluster) else {}
-    return await client.execute_command(*command, **where)  # type: ignore[no-untyped-call]
+    return await client.execute_command(*command, **where)
 
 
 async def run_id(client: Client) -> str:

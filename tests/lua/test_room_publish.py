@@ -238,7 +238,7 @@ def test_one_message_a_batch(redis_url, run):
 
     async def listen():
         client = scripts.connect(redis_url)
-        pubsub = scripts.connect_subscriber(redis_url).pubsub()
+        pubsub = scripts.connect(redis_url).pubsub()
         await pubsub.ssubscribe(keys.room_channel(keys.partition(ROOM)))
         await pubsub.parse_response()
         await play(

@@ -31,7 +31,7 @@ PAY_WITHIN_S: Final = 2.0
 CLOSING_MAX_S: Final = 1.0
 CHORES_S: Final = 1.0
 
-_NOBODY_LISTENS = scripts.connect_subscriber("unix:///nowhere")  # never connected
+_NOBODY_LISTENS = scripts.connect("unix:///nowhere")  # never connected
 
 
 class Clock:
