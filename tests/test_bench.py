@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from contextlib import nullcontext
 
@@ -11,6 +14,7 @@ from rich.console import Console
 
 from bench import bars, cli, scaling, weight
 from bench.bars import AIM, BARS, FAULTS, MISSED, MUST, NOT_RUN, SHORT, Bar, Run
+from bench.cores import Cores
 from bench.fanout import Tally
 from bench.history import load
 from bench.latency import Bins
@@ -246,6 +250,20 @@ def test_peers_get_the_same_fan_out(capfd):
     assert run["correct"]
     assert run["faults"]["websockets_broadcast_lost"] == 0
     assert run["figures"]["liveroom_us"] > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no way to choose cores")
+def test_what_is_measured_shares_no_core_with_its_load():
+    """Of two cores or more, the server has some that the load has not; then all is as before."""
+    before = os.sched_getaffinity(0)
+    say = [sys.executable, "-c", "import os; print(*os.sched_getaffinity(0))"]
+    with Cores() as cores:
+        with cores.serving():
+            served = {int(core) for core in subprocess.check_output(say, text=True).split()}
+        loading = os.sched_getaffinity(0)
+    assert os.sched_getaffinity(0) == before
+    assert served and loading and served | loading == before
+    assert served.isdisjoint(loading) or len(before) == 1
 
 
 def test_a_chat_storm_delays_no_logged_event(capfd, there):

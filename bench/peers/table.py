@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import fanout
+from bench.cores import Cores
 from bench.crew import Crew
 from bench.fanout import spread
 from bench.latency import Bins
@@ -52,7 +54,7 @@ def run(
 ) -> Report:  # fmt: skip
     """Every peer that is installed (or those in `only`), and liveroom, one after another."""
     report = Comparison("peers", command, dict(vars(load)), {}, {}, Bins())
-    with tempfile.TemporaryDirectory(prefix="liveroom-peers-") as folder:
+    with tempfile.TemporaryDirectory(prefix="liveroom-peers-") as folder, Cores() as cores:
         for peer in (*peers(load, Path(folder)), OURS):
             if only and peer.name not in only:
                 continue
@@ -61,7 +63,9 @@ def run(
                 continue
             console.print(f"{peer.title} …", style="dim")
             figures, faults = (
-                _ours(load, open_target, console) if peer is OURS else _one(peer, load, console)
+                _ours(load, open_target, console, cores)
+                if peer is OURS
+                else _one(peer, load, console, cores)
             )
             report.titles[peer.name] = peer.title
             report.figures |= {f"{peer.name}_{name}": value for name, value in figures.items()}
@@ -73,8 +77,12 @@ def run(
     return report
 
 
-def _one(peer: Peer, load: Load, console: Console) -> tuple[dict[str, Any], dict[str, int]]:
-    with running(peer, load) as server:
+def _one(
+    peer: Peer, load: Load, console: Console, cores: Cores
+) -> tuple[dict[str, Any], dict[str, int]]:
+    with ExitStack() as ends:
+        with cores.serving():
+            server = ends.enter_context(running(peer, load))
         spec = {"url": server.url, "path": server.path, "events": load.events}
         crew = Crew(work, [spec | {"viewers": load.viewers, "seconds": load.seconds}], console)
         try:
@@ -101,13 +109,15 @@ def _one(peer: Peer, load: Load, console: Console) -> tuple[dict[str, Any], dict
 
 
 def _ours(
-    load: Load, open_target: Callable[[], Target], console: Console
+    load: Load, open_target: Callable[[], Target], console: Console, cores: Cores
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """The same through the whole server: posted by command, logged in Valkey, resumable."""
     plan = fanout.Plan(
         load.viewers, float(load.rate), float(load.seconds), "logged", load.event_bytes
     )
-    with open_target() as target:
+    with ExitStack() as ends:
+        with cores.serving():
+            target = ends.enter_context(open_target())
         report = fanout.run(target, plan, console, "")
     found = report.figures
     figures = {
