@@ -23,8 +23,9 @@ from liveroom.shelves import Facts, OnSale
 from liveroom.store.backplane import Backplane
 
 BEAT_S: Final = 1.0
-"""How often `beat` should be called: taps, viewers and stock are at most this old."""
+"""How often `beat` should be called: taps and viewers are at most this old."""
 COMPARE_BEATS: Final = 5
+"""How many beats pass between two looks at what was told already: stock, and rooms in SQL."""
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +73,7 @@ class OnAir:
         self._shown: dict[str, dict[str, dict[str, str]]] = {}  # the pools a room shows
         self._showing: dict[str, set[str]] = {}  # the rooms that show a pool
         self._pools: dict[str, dict[str, str]] = {}  # how events name it
+        self._unread: set[str] = set()  # pools that a room shows without a number yet
         self._taps = Taps(backplane, clock, self._kinds)
         self._viewers = Viewers(backplane, node)
         self._beats = 0
@@ -195,6 +197,7 @@ class OnAir:
             # A room without numbers is better than no room; the next beat asks again.
             log.info("stock_unread", code=fault.code)
             return []
+        self._unread.difference_update(pools)
         at = self._clock.now_ms()
         return [
             Event("stock.changed", {**pools[pool], "left": left, "v": v}, at)
@@ -212,10 +215,13 @@ class OnAir:
 
     def _show(self, room: str, pools: dict[str, dict[str, str]]) -> None:
         """Note what a room shows now; it costs what this room shows, however many others do."""
-        for pool in self._shown.pop(room, {}).keys() - pools.keys():
+        before = self._shown.pop(room, {}).keys()
+        for pool in before - pools.keys():
             self._showing[pool].discard(room)
             if not self._showing[pool]:
                 del self._showing[pool], self._pools[pool]
+                self._unread.discard(pool)
+        self._unread |= pools.keys() - before
         for pool, named in pools.items():
             self._showing.setdefault(pool, set()).add(room)
             self._pools[pool] = named
@@ -231,7 +237,7 @@ class OnAir:
             Unavailable: `store_down`; what is told from then on is told as ever.
         """
         self._viewers.tell_all_again()
-        await self._read_stock()
+        await self._read_stock(self._pools)
         for room in list(self._pictures):
             state = await self._backplane.room_state(room)
             at = self._clock.now_ms()
@@ -255,16 +261,17 @@ class OnAir:
         return (await self._backplane.room_state(room)).reactions[0]
 
     async def beat(self) -> None:
-        """Tell taps and viewers, read stock again; every few beats compare rooms with SQL.
+        """Tell taps and viewers, read stock that is new here; at times compare all that is shown.
 
         Each part's failure is logged and its own: a beat never stops the next.
         """
         self._beats += 1
-        if self._beats % COMPARE_BEATS == 0 and self._pictures:
+        compares = self._beats % COMPARE_BEATS == 0 and bool(self._pictures)
+        if compares:
             await self._each("compare", self._compare())
         await self._each("taps", self._taps.tell())
         await self._each("viewers", self._tell_viewers())
-        await self._each("stock", self._read_stock())
+        await self._each("stock", self._read_stock(self._pools if compares else self._unread))
 
     async def end(self) -> None:
         """Tell the last taps, and that nobody watches here: a planned stop leaves nothing behind.
@@ -285,8 +292,8 @@ class OnAir:
             audience = self._audience
             await self._viewers.tell({room: audience.viewers(room) for room in self._pictures})
 
-    async def _read_stock(self) -> None:
-        for event in await self._stock_events(dict(self._pools)):
+    async def _read_stock(self, pools: Iterable[str]) -> None:
+        for event in await self._stock_events({pool: self._pools[pool] for pool in pools}):
             drop = event.data.get("drop")
             pool = f"sku:{event.data['sku']}" if drop is None else f"drop:{drop}"
             for room in list(self._showing.get(pool, ())):

@@ -9,7 +9,7 @@ from liveroom.auth import Member
 from liveroom.catalog import Catalog, NewProduct, NewShop
 from liveroom.clock import ManualClock
 from liveroom.creators import CreatorChange, Creators, NewCreator
-from liveroom.errors import Invalid, Refused
+from liveroom.errors import Invalid, Refused, Unavailable
 from liveroom.events import Event
 from liveroom.moderation import Moderation, SlowMode, refuse_unless_may_speak
 from liveroom.onair import COMPARE_BEATS, OnAir
@@ -31,12 +31,17 @@ class House:
         self.catalog, self.creators = Catalog(db), Creators(db)
         self.rooms = Rooms(db, self.backplane, self.clock)
         self.gates = {}
+        self.asked = []
+        self.away = False
         self.onair = OnAir(
             self.rooms, self.backplane, self.clock, node="n1", left=self.left, drops=self.drops
         )
         self.passed = []
 
     async def left(self, pools):
+        if self.away:
+            raise Unavailable("store_down")
+        self.asked.append(set(pools))
         return {pool: self.gates[pool] for pool in pools if pool in self.gates}
 
     async def drops(self, _room):
@@ -457,6 +462,39 @@ def test_beat_tells_taps_viewers_and_newer_stock(run, house):
             assert h.passed == [("r1", {"sku": "p1.m", "left": 4, "v": 11})]
             state = await h.backplane.room_state("r1")
             assert (state.reactions[0], state.viewers[0]) == ({"heart": 6}, 7)
+
+    run(story())
+
+
+def test_stock_that_was_told_already_is_read_every_few_beats(run, house):
+    """A beat reads what a room shows newly, or could not read; all of it only now and then."""
+
+    async def story():
+        async with house() as h:
+            h.gates = {f"sku:p{at}.m": (5, 10) for at in (1, 2, 3, 4)}
+            await h.rooms.put("r1", "p4", position=None, state="off")
+            picture = await h.onair.picture("r1")
+            await h.onair.beat()
+            h.asked.clear()
+            await h.onair.beat()
+            assert h.asked == [set()]
+
+            await h.rooms.put("r1", "p4", position=None, state="on")
+            position = (await h.backplane.room_state("r1")).position
+            for event in await h.backplane.read("r1", position._replace(seq=picture.seq)):
+                picture.apply(event)
+            h.away = True
+            await h.onair.beat()
+            h.away = False
+            h.asked.clear()
+            await h.onair.beat()
+            assert h.asked == [{"sku:p4.m"}]
+            assert h.passed == [("r1", {"sku": "p4.m", "left": 5, "v": 10})]
+
+            h.gates["sku:p2.m"] = (3, 11)  # nobody was told
+            for _ in range(COMPARE_BEATS):
+                await h.onair.beat()
+            assert h.passed[1:] == [("r1", {"sku": "p2.m", "left": 3, "v": 11})]
 
     run(story())
 
