@@ -14,6 +14,7 @@ from liveroom.events import Event
 from liveroom.hoarding import Hoarding
 from liveroom.inventory import Hold, Inventory
 from liveroom.store.backplane import Backplane
+from liveroom.store.outline import Outline
 
 TOLD_AT_ONCE: Final = 500
 
@@ -29,9 +30,9 @@ class Expiring:
         self._clock = clock
         self._hoarding = hoarding
 
-    async def sweep_once(self) -> None:
-        """End holds past their time. One node, once a second."""
-        expired = (await self._inventory.sweep_once()).expired
+    async def sweep_once(self, outline: Outline | None = None) -> None:
+        """End holds past their time. One node, once a second; see `Inventory.sweep_once`."""
+        expired = (await self._inventory.sweep_once(outline)).expired
         await self._tell(expired)
         await self._hoarding.count(expired)
 

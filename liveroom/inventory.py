@@ -41,6 +41,7 @@ from liveroom.store.holds import (
     Told,
 )
 from liveroom.store.memory import SoldOutMemory
+from liveroom.store.outline import Outline
 from liveroom.store.scripts import Client
 from liveroom.store.sweep import Sweep
 from liveroom.taking import Taking
@@ -153,16 +154,17 @@ class Inventory:
         """The buyers of these lost lines know."""
         self._answered.forget(hold.id for hold in holds)
 
-    async def sweep_once(self) -> Swept:
+    async def sweep_once(self, outline: Outline | None = None) -> Swept:
         """Tell gates what they lack, end what is past its time. One node, once a second.
 
-        May run anywhere at any time; each expired hold is reported by one sweep only.
+        May run anywhere at any time; each expired hold is reported by one sweep only. With an
+        `outline` read just before, gates are seldom compared while SQL has nothing new.
         """
         swept = Swept([], [])
         fault: Unavailable | None = None
         for part in self._fences.partitions:
             try:
-                await self._sweep.tell_lacking(part)
+                await self._sweep.tell_lacking(part, outline=outline)
                 expired, void = await self._sweep.end_due(part)
             except Unavailable as away:
                 fault = away

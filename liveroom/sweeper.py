@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
 import structlog
@@ -23,17 +24,27 @@ from liveroom.store.leases import Lease
 STEP_MAX_S: Final = 30.0
 END_MAX_S: Final = 2.0
 
-Run = Callable[[], Awaitable[object]]
+Run = Callable[..., Awaitable[object]]
 
 
 class Step(NamedTuple):
     """What to do; `due` is true in SQL where there may be anything to do it for.
 
-    Without it the step runs at each sweep.
+    Without it the step runs at each sweep. What `look` reads of SQL, together with what the
+    others read, is given to `run`.
     """
 
     run: Run
     due: ColumnElement[bool] | None = None
+    look: Callable[[Connection], object] | None = None
+
+
+class _Seen(NamedTuple):
+    """What SQL said at the beginning of a sweep."""
+
+    idle: set[str]
+    """The steps that SQL has nothing for."""
+    looks: dict[str, object]
 
 
 log = structlog.get_logger()
@@ -59,9 +70,10 @@ class Sweeper:
         self._outside = dict(outside or {})
         self._lease = lease
         self._every_s = every_s
-        looks = {name: step.due for name, step in (self._steps | self._outside).items()}
-        self._looks = {name: due for name, due in looks.items() if due is not None}
-        self._any_due = Fixed(select(*self._looks.values()))
+        named = (self._steps | self._outside).items()
+        self._dues = {name: step.due for name, step in named if step.due is not None}
+        self._looks = {name: step.look for name, step in named if step.look is not None}
+        self._any_due = Fixed(select(*self._dues.values()))
         self._ending = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._beside: asyncio.Task[None] | None = None
@@ -81,26 +93,28 @@ class Sweeper:
 
     async def sweep_once(self) -> bool:
         """One sweep, if this node has the lease; whether it had. What is outside goes on."""
-        idle = await self._lease.glance(self._idle)
-        if idle is None:
+        seen = await self._lease.glance(self._look)
+        if seen is None:
             return False
         is_free = self._beside is None or self._beside.done()
-        if is_free and self._outside.keys() - idle and not self._ending.is_set():
-            sweep = self._sweep(self._outside, idle)
+        if is_free and self._outside.keys() - seen.idle and not self._ending.is_set():
+            sweep = self._sweep(self._outside, seen)
             self._beside = asyncio.create_task(sweep, name="sweeper-outside")
-        await self._sweep(self._steps, idle)
+        await self._sweep(self._steps, seen)
         return True
 
-    def _idle(self, conn: Connection) -> set[str]:
-        """The steps that SQL has nothing for."""
-        if not self._looks:
-            return set()
-        [found] = self._any_due.all(conn)
-        return {name for name, due in zip(self._looks, found, strict=True) if not due}
+    def _look(self, conn: Connection) -> _Seen:
+        idle = set()
+        if self._dues:
+            [found] = self._any_due.all(conn)
+            idle = {name for name, due in zip(self._dues, found, strict=True) if not due}
+        return _Seen(idle, {name: look(conn) for name, look in self._looks.items()})
 
-    async def _sweep(self, steps: Mapping[str, Step], idle: set[str]) -> None:
+    async def _sweep(self, steps: Mapping[str, Step], seen: _Seen) -> None:
         for name, step in steps.items():
-            if name not in idle:
+            if name in seen.looks:
+                await self._step(name, partial(step.run, seen.looks[name]))
+            elif name not in seen.idle:
                 await self._step(name, step.run)
 
     async def _step(self, name: str, run: Run) -> None:

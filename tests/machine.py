@@ -37,7 +37,7 @@ from liveroom.inventory import Hold, HoldLineRequest, HoldRequest, Inventory, To
 from liveroom.placing import place_batch
 from liveroom.promotions import NewDrop, Promotions
 from liveroom.shapes import Order
-from liveroom.store import ledger, scripts, tables, waiting
+from liveroom.store import ledger, outline, scripts, tables, waiting
 from liveroom.store.backplane import Backplane
 from liveroom.store.database import Database, now_ms
 
@@ -445,7 +445,7 @@ class Selling(RuleBasedStateMachine):
     @rule()
     def sweep(self):
         """After a sweep every gate stands where the ledger does, and says what is free."""
-        self.do(self.hasty.sweep_once())
+        self.do(self.hasty.sweep_once(self.do(self.db.read(outline.read))))
         self.behind.clear()
         for hold in [hold for hold, what in self.model.holds.items() if what.due]:
             del self.model.holds[hold]

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 import shopfloor  # noqa: F401 - tracebacks in the log as plain text
-from sqlalchemy import event, select, update
+from sqlalchemy import event, func, select, update
 
 from liveroom import carving, closing, outbox, parked
 from liveroom import sweeper as sweeper_module
@@ -111,6 +111,26 @@ def test_a_step_that_has_nothing_to_do_is_not_run(run, db) -> None:
         await db.write(lambda conn: outbox.add(conn, "tell", {}, 0))
         await sweeper.sweep_once()
         assert swept == ["always", "outbox", "always"]
+
+    run(story())
+
+
+def test_a_step_is_given_what_it_looked_at(run, db) -> None:
+    """What it reads of SQL is read with the rest, at each sweep; it runs whatever that was."""
+
+    async def story() -> None:
+        swept: list[object] = []
+
+        async def step(found: object) -> None:
+            swept.append(found)
+
+        count = select(func.count()).select_from(tables.outbox)
+        look = Step(step, look=lambda conn: conn.execute(count).scalar_one())
+        sweeper = Sweeper({"step": look}, lease=Lease(db, "n"))
+        await sweeper.sweep_once()
+        await db.write(lambda conn: outbox.add(conn, "tell", {}, 0))
+        await sweeper.sweep_once()
+        assert swept == [0, 1]
 
     run(story())
 

@@ -7,6 +7,7 @@ here. Every step may run anywhere, at any time, and twice at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -18,13 +19,30 @@ from liveroom.store.database import Database
 from liveroom.store.fences import Fences
 from liveroom.store.gates import Count, Gates, HoldRow, Left, Range, SetRow
 from liveroom.store.ledger import PoolRow
+from liveroom.store.outline import Outline
 
 PAGE: Final = 500
 PAGES_MAX: Final = 200
 SLICE: Final = 500
 """How many gates' prices and limits are compared with SQL in one sweep."""
+PASSED_OVER_MAX: Final = 4
+"""How many sweeps in a row may leave gates out while the outline stays the same."""
 
 log = structlog.get_logger()
+
+
+_Asked = tuple[int | None, Outline]
+"""The epoch of a partition, and the outline SQL had before its gates were asked."""
+
+
+@dataclass
+class _Level:
+    """A partition all of whose gates were found as SQL has them."""
+
+    asked: _Asked
+    uncompared: int
+    """How many of its gates are still to be compared; their turn comes sweep by sweep."""
+    passed_over: int = 0
 
 
 class Sweep:
@@ -37,7 +55,8 @@ class Sweep:
         self._reached: dict[str, tuple[int, int]] = {}  # pool -> (epoch, seq) the gate stood on
         self._odd: dict[str, tuple[int, int, int, bool]] = {}  # what a gate did not ask, and should
         self._unlimited: set[str] = set()  # pools whose gates had no limit when told last
-        self._turn = 0
+        self._turns: dict[int, int] = {}
+        self._level: dict[int, _Level] = {}
 
     # ── telling ───────────────────────────────────────────────────────────────────────────
 
@@ -66,12 +85,18 @@ class Sweep:
     async def _counts(self, ranges: Sequence[Range]) -> list[Count]:
         return await self._db.read(lambda conn: ledger.counts_of(conn, ranges)) if ranges else []
 
-    async def tell_lacking(self, part: int, *, every: bool = False) -> None:
+    async def tell_lacking(
+        self, part: int, *, every: bool = False, outline: Outline | None = None
+    ) -> None:
         """Tell each gate what its pool's ledger has beyond it.
 
         `every` looks at all gates, also those this node knows to be level, and raises the
-        fence where one is ahead of SQL: then one of the stores is not the other's.
+        fence where one is ahead of SQL: then one of the stores is not the other's. With an
+        `outline` read just before, mostly nothing is asked while it stays the same.
         """
+        asked = None if outline is None else (self._fences.epochs().get(part), outline)
+        if asked is not None and self._may_pass_over(part, asked):
+            return
         found = await self._db.read(partial(ledger.pools_in, part=part))
         rows = {row.pool: row for row in found}
         # Where the fence moves from here on, the next sweep finds all of them behind.
@@ -79,20 +104,50 @@ class Sweep:
         behind = [
             row.pool for row in rows.values() if self._reached.get(row.pool) != (epoch, row.seq)
         ]
-        look = list(rows) if every else sorted({*behind, *self._slice(list(rows))})
+        turn = self._slice(part, list(rows))
+        odd = [pool for pool in self._odd if pool in rows]
+        look = list(rows) if every else sorted({*behind, *turn, *odd})
+        is_level = True
         for at in range(0, len(look), PAGE):
             page = look[at : at + PAGE]
             under, gates = await self._fences.call(part, self._gates.left, page)
             if missing := [pool for pool in page if pool not in gates]:
+                is_level = False
                 await self.open(missing)
             for pool, gate in gates.items():
-                await self._level(part, under, rows[pool], gate)
+                await self._level_gate(part, under, rows[pool], gate)
                 if every and gate.seq > rows[pool].seq and await self._is_ahead(pool, gate.seq):
                     await self._fences.raise_again(part)
                     return
             await self._set_odd(part, [rows[pool] for pool in gates], gates)
+        is_level = is_level and not any(
+            pool in self._odd or self._reached.get(pool) != (epoch, row.seq)
+            for pool, row in rows.items()
+        )
+        self._note_level(part, asked if is_level else None, len(rows), len(turn))
 
-    async def _level(self, part: int, epoch: int, row: PoolRow, gate: Left) -> None:
+    def _may_pass_over(self, part: int, asked: _Asked) -> bool:
+        """Whether SQL says what it said when every gate was found level; not for ever."""
+        level = self._level.get(part)
+        if level is None or level.asked != asked or level.uncompared > 0:
+            return False
+        level.passed_over += 1
+        if level.passed_over <= PASSED_OVER_MAX:
+            return True
+        level.passed_over = 0
+        return False
+
+    def _note_level(self, part: int, asked: _Asked | None, pools: int, compared: int) -> None:
+        """Remember that a partition was found level, and how many of its gates were compared."""
+        level = self._level.get(part)
+        if asked is None:
+            self._level.pop(part, None)
+        elif level is None or level.asked != asked:
+            self._level[part] = _Level(asked, pools - compared)
+        else:
+            level.uncompared -= compared
+
+    async def _level_gate(self, part: int, epoch: int, row: PoolRow, gate: Left) -> None:
         reached = gate.seq
         while reached < row.seq:
             lacking = await self._db.read(partial(ledger.since, pool=row.pool, seq=reached))
@@ -132,12 +187,13 @@ class Sweep:
             log.warning("stock.gates_set", partition=part, pools=[row.pool for row in lasting])
             await self._fences.call(part, self._gates.set, lasting)
 
-    def _slice(self, pools: list[str]) -> list[str]:
-        """The next pools in turn, and those found odd."""
-        if self._turn >= len(pools):
-            self._turn = 0
-        begin, self._turn = self._turn, self._turn + SLICE
-        return [*pools[begin : self._turn], *(pool for pool in self._odd if pool in pools)]
+    def _slice(self, part: int, pools: list[str]) -> list[str]:
+        """The next pools in turn."""
+        begin = self._turns.get(part, 0)
+        if begin >= len(pools):
+            begin = 0
+        self._turns[part] = begin + SLICE
+        return pools[begin : begin + SLICE]
 
     # ── ending ────────────────────────────────────────────────────────────────────────────
 

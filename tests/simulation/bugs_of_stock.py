@@ -13,6 +13,7 @@ from liveroom import bookkeeping, closing, orders, placing
 from liveroom.errors import Refused
 from liveroom.store import fences, partitions, sweep, tables
 from liveroom.store.database import CommitUnknown
+from liveroom.store.outline import Outline
 from tests.simulation.planting import Bug
 
 
@@ -50,8 +51,14 @@ async def _end_in_redis_alone(self: Any, part: int) -> Any:
     return expired, []
 
 
-async def _tell_nobody(self: Any, part: int, *, every: bool = False) -> None:
+async def _tell_nobody(
+    self: Any, part: int, *, every: bool = False, outline: Outline | None = None
+) -> None:
     await self._fences.call(part, self._gates.left, [])
+
+
+def _level_is_for_ever(self: Any, part: int, asked: Any) -> bool:
+    return part in self._level
 
 
 async def _refuse_unasked(
@@ -153,6 +160,13 @@ STOCK_BUGS: dict[str, Bug] = {
         theme="processes are killed",
         focus="stock",
         found_at=2,
+    ),
+    "what was level once is never looked at again": Bug(
+        "not at rest|too late",
+        [(sweep.Sweep, "_may_pass_over", _level_is_for_ever)],
+        theme="all is slow",
+        focus="stock",
+        found_at=47,
     ),
     "an order id is refused before SQL was asked": Bug(
         "is there and was told",

@@ -16,7 +16,7 @@ from liveroom.outbox import Outbox
 from liveroom.payments import Payments
 from liveroom.promotions import Promotions
 from liveroom.rooms import Rooms
-from liveroom.store import scripts
+from liveroom.store import outline, scripts
 from liveroom.store.backplane import Backplane
 from liveroom.store.leases import Lease
 from liveroom.sweeper import Step, Sweeper
@@ -77,8 +77,12 @@ class Node:
         self.rooms = Rooms(db, backplane, clock)
         self.waitlist = Waitlist(db, inventory, backplane, clock)
         self._expiring = Expiring(inventory, backplane, clock, Hoarding(None))
+
+        async def sweep_holds() -> None:
+            await self._expiring.sweep_once(await db.glance(outline.read))
+
         steps = {
-            "holds": self._expiring.sweep_once,
+            "holds": sweep_holds,
             "waitlist": self.waitlist.sweep_once,
             "orders": self.orders.expire_once,
             "closing": self.orders.end_closing_once,
@@ -88,7 +92,9 @@ class Node:
         }
         self._steps = list(steps.values())
         self._sweeper = Sweeper(
-            {each: Step(run) for each, run in steps.items()}, lease=Lease(db, name)
+            {each: Step(run) for each, run in steps.items()}
+            | {"holds": Step(self._expiring.sweep_once, look=outline.read)},
+            lease=Lease(db, name),
         )
         self._chores: list[asyncio.Task[None]] = []
 

@@ -1,0 +1,49 @@
+"""The outline of stock: whether anything changed that a gate should know, without reading it.
+
+A catalog has many pools, and in most seconds nothing happens to any of them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, case, func, select
+
+from liveroom.store import tables
+from liveroom.store.fixed import Fixed
+
+_T = tables
+
+Outline = tuple[int | None, ...]
+"""Numbers that are others once any gate should know something.
+
+Those of movements, prices and pools only grow, so none is ever hidden. Limits, phases and
+waitlists may hide each other: two SKUs that exchange their limits.
+"""
+
+_SUMS: Final = (
+    Fixed(select(func.count(), func.sum(_T.pools.c.seq)).select_from(_T.pools)),
+    Fixed(
+        select(
+            func.sum(_T.skus.c.price_v),
+            func.sum(_T.skus.c.price_minor),
+            func.count(_T.skus.c.limit_per_buyer),
+            func.sum(_T.skus.c.limit_per_buyer),
+        )
+    ),
+    Fixed(
+        select(
+            func.count(_T.drops.c.limit_per_buyer),
+            func.sum(_T.drops.c.limit_per_buyer),
+            func.sum(case({"scheduled": 1, "open": 2}, value=_T.drops.c.state, else_=0)),
+        )
+    ),
+    Fixed(
+        select(func.sum(_T.waitlists.c.joined), func.sum(case((_T.waitlists.c.open, 1), else_=0)))
+    ),
+)
+
+
+def read(conn: Connection) -> Outline:
+    """The outline of all stock there is."""
+    return tuple(number for sums in _SUMS for number in sums.all(conn)[0])
