@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import pytest
+from proxy import Proxy, proxy
 from redis.asyncio import Redis
 from tape import until
 
 from liveroom.errors import InvariantBroken
-from liveroom.store import scripts
+from liveroom.store import listener, scripts
 from liveroom.store.listener import Listener
 
 
@@ -142,3 +145,51 @@ def test_a_line_that_was_given_up_says_nothing_more(redis_url, run):
             assert ear.resets == 0, "it was never cut off"
 
     run(story())
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line is silent after a hundredth of a second."""
+    monkeypatch.setattr(listener, "SILENT_MAX_S", 0.01)
+    monkeypatch.setattr(listener, "REFRESH_EVERY_S", 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_silent_line_is_asked_and_kept_while_it_answers(redis_url, run):
+    """Where nothing is published for long, nothing is cut either."""
+
+    async def story() -> None:
+        async with listening(redis_url, one="a") as ear:
+            await ear.client.config_resetstat()
+
+            async def asked() -> int:
+                told = (await ear.client.info("commandstats")).get("cmdstat_ping", {"calls": 0})
+                return told["calls"]
+
+            async with asyncio.timeout(20):
+                while await asked() < 5:
+                    pass
+            await ear.say("one", "hello")
+            await until(lambda: ear.heard == [("one", b"hello")])
+            assert ear.resets == 0
+
+    run(story())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_line_that_does_not_answer_is_cut_and_made_anew(valkey, tmp_path, run):
+    """A server that is there and says nothing: once it is heard again, what was missed is told."""
+    at = tmp_path / "relay.sock"
+
+    async def story(relay: Proxy) -> None:
+        async with listening(f"unix://{at}", one="a") as ear:
+            relay.stall()
+            await until(lambda: "one" not in ear.listener._confirmed)
+            relay.flow()
+            await until(lambda: "one" in ear.listener._confirmed)
+            await until(lambda: ear.resets)
+            await ear.say("one", "hello")
+            await until(lambda: ear.heard == [("one", b"hello")])
+
+    with proxy(at, Path(valkey.removeprefix("unix://"))) as relay:
+        run(story(relay))

@@ -56,14 +56,21 @@ def run(
     load: Load, only: tuple[str, ...], open_target: Callable[[], Target], console: Console,
     command: str,
 ) -> Report:  # fmt: skip
-    """Every peer that is installed (or those in `only`), and liveroom, one after another."""
+    """Every peer that is installed (or those in `only`), and liveroom, one after another.
+
+    The floor comes first and last, and its CPU is the mean of both: a machine has better and
+    worse minutes, and everything is compared with it.
+    """
     report = Comparison("peers", command, dict(vars(load)), {}, {}, Bins())
     with tempfile.TemporaryDirectory(prefix="liveroom-peers-") as folder, Cores() as cores:
-        for peer in (*peers(load, Path(folder)), OURS):
+        floor, *others = peers(load, Path(folder))
+        for peer in (floor, *others, OURS, floor):
             if only and peer.name not in only:
                 continue
             if peer.missing is not None:
-                report.notes.append(f"{peer.title} is not installed: {peer.missing}")
+                note = f"{peer.title} is not installed: {peer.missing}"
+                if note not in report.notes:
+                    report.notes.append(note)
                 continue
             console.print(f"{peer.title} …", style="dim")
             found, faults = (
@@ -72,13 +79,17 @@ def run(
                 else _one(peer, load, console, cores)
             )
             for row, figures in found:
+                if row.name in report.titles:
+                    figures["us"] = round((report.figures[f"{row.name}_us"] + figures["us"]) / 2, 2)
                 report.titles[row.name] = row.title
                 report.figures |= {f"{row.name}_{name}": value for name, value in figures.items()}
-            report.faults |= {f"{peer.name}_{name}": count for name, count in faults.items()}
-    floor = report.figures.get("floor_us")
-    if floor:
+            for name, count in faults.items():
+                key = f"{peer.name}_{name}"
+                report.faults[key] = report.faults.get(key, 0) + count
+    floor_us = report.figures.get("floor_us")
+    if floor_us:
         for name in report.titles:
-            report.figures[f"{name}_x_floor"] = round(report.figures[f"{name}_us"] / floor, 2)
+            report.figures[f"{name}_x_floor"] = round(report.figures[f"{name}_us"] / floor_us, 2)
     return report
 
 

@@ -4,13 +4,14 @@ A line is one connection to one server: to the only one, or to each master of a 
 Messages published while a line was down, or while a channel was moving, are lost; so once
 every channel of that line is confirmed again, `on_reset` says that what was heard must be
 compared with the store. A line that has gone silent is asked with PING and given up without
-an answer.
+an answer, after 15 s at most.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 from collections.abc import Callable, Collection
 from typing import Any, Final, Protocol
@@ -166,6 +167,8 @@ class Listener:
 
     async def _settle(self) -> None:
         """Keep every channel at its home; look again soon while one of them is not heard."""
+        loop = asyncio.get_running_loop()
+        look_at_s = loop.time() + SILENT_MAX_S
         while True:
             unheard = bool(self._wanted - self._confirmed)
             wait_s = UNHEARD_WAIT_S if unheard else REFRESH_EVERY_S
@@ -173,6 +176,10 @@ class Listener:
                 async with asyncio.timeout(wait_s):
                     await self._unsettled.wait()
             self._unsettled.clear()
+            if loop.time() >= look_at_s:
+                look_at_s = loop.time() + SILENT_MAX_S
+                for line in list(self._lines.values()):
+                    await line.look()
             try:
                 await self._refresh()
                 await self._ask_again()
@@ -270,6 +277,9 @@ class _Line:
         self.home = home
         self._listener = listener
         self._connection: Any = None
+        self._said = 0
+        self._seen = -1
+        self._asked = False
         self._task = asyncio.create_task(self._keep(), name=f"backplane-line {home}")
 
     async def say(self, *command: str) -> None:
@@ -282,6 +292,20 @@ class _Line:
         except (redis.exceptions.RedisError, OSError) as error:
             # The reading task meets the same end and connects anew with what is wanted.
             log.info("listener could not send", error=str(error))
+
+    async def look(self) -> None:
+        """Ask a line that has said nothing since the last look; cut it if it was asked then.
+
+        Once for all that it says, and not a timer for each message.
+        """
+        if self._connection is None or self._said != self._seen:
+            self._seen, self._asked = self._said, False
+        elif not self._asked:
+            self._asked = True
+            await self.say("PING")
+        else:
+            log.warning("listener's line is silent", server=self.home)
+            await self._connection.disconnect(nowait=True)  # the reading task meets its end
 
     def end(self) -> asyncio.Task[None]:
         """Hear no more; the task is done once the connection has ended."""
@@ -314,20 +338,13 @@ class _Line:
         for channel in self._listener.channels_of(self.home):
             # One command for each: in a cluster one command may not span slots.
             await connection.send_command("SSUBSCRIBE", channel, check_health=False)
-        asked = False
         while True:
             try:
                 reply = await connection.read_response(
-                    timeout=SILENT_MAX_S, disconnect_on_error=False, push_request=True
+                    timeout=math.inf, disconnect_on_error=False, push_request=True
                 )
-            except (TimeoutError, redis.exceptions.TimeoutError):
-                if asked:
-                    raise
-                asked = True
-                await connection.send_command("PING", check_health=False)
-                continue
             except redis.exceptions.MovedError:
                 self._listener.moved()
                 continue
-            asked = False
+            self._said += 1
             self._listener.take(self, reply)
