@@ -21,29 +21,25 @@ Those of movements, prices and pools only grow, so none is ever hidden. Limits, 
 waitlists may hide each other: two SKUs that exchange their limits.
 """
 
-_SUMS: Final = (
-    Fixed(select(func.count(), func.sum(_T.pools.c.seq)).select_from(_T.pools)),
-    Fixed(
-        select(
-            func.sum(_T.skus.c.price_v),
-            func.sum(_T.skus.c.price_minor),
-            func.count(_T.skus.c.limit_per_buyer),
-            func.sum(_T.skus.c.limit_per_buyer),
-        )
-    ),
-    Fixed(
-        select(
-            func.count(_T.drops.c.limit_per_buyer),
-            func.sum(_T.drops.c.limit_per_buyer),
-            func.sum(case({"scheduled": 1, "open": 2}, value=_T.drops.c.state, else_=0)),
-        )
-    ),
-    Fixed(
-        select(func.sum(_T.waitlists.c.joined), func.sum(case((_T.waitlists.c.open, 1), else_=0)))
-    ),
-)
+_OF_POOLS = select(func.count(), func.sum(_T.pools.c.seq)).select_from(_T.pools).subquery()
+_OF_SKUS = select(
+    func.sum(_T.skus.c.price_v),
+    func.sum(_T.skus.c.price_minor),
+    func.count(_T.skus.c.limit_per_buyer),
+    func.sum(_T.skus.c.limit_per_buyer),
+).subquery()
+_OF_DROPS = select(
+    func.count(_T.drops.c.limit_per_buyer),
+    func.sum(_T.drops.c.limit_per_buyer),
+    func.sum(case({"scheduled": 1, "open": 2}, value=_T.drops.c.state, else_=0)),
+).subquery()
+_OF_WAITLISTS = select(
+    func.sum(_T.waitlists.c.joined), func.sum(case((_T.waitlists.c.open, 1), else_=0))
+).subquery()
+_OUTLINE: Final = Fixed(select(*_OF_POOLS.c, *_OF_SKUS.c, *_OF_DROPS.c, *_OF_WAITLISTS.c))
 
 
 def read(conn: Connection) -> Outline:
     """The outline of all stock there is."""
-    return tuple(number for sums in _SUMS for number in sums.all(conn)[0])
+    [numbers] = _OUTLINE.all(conn)
+    return tuple(numbers)
