@@ -197,7 +197,6 @@ class OnAir:
             # A room without numbers is better than no room; the next beat asks again.
             log.info("stock_unread", code=fault.code)
             return []
-        self._unread.difference_update(pools)
         at = self._clock.now_ms()
         return [
             Event("stock.changed", {**pools[pool], "left": left, "v": v}, at)
@@ -296,6 +295,7 @@ class OnAir:
         for event in await self._stock_events({pool: self._pools[pool] for pool in pools}):
             drop = event.data.get("drop")
             pool = f"sku:{event.data['sku']}" if drop is None else f"drop:{drop}"
+            self._unread.discard(pool)
             for room in list(self._showing.get(pool, ())):
                 if not self._pictures[room].knows_stock(event.data):
                     self._pass_on(room, event)

@@ -13,7 +13,7 @@ from proxy import Proxy, proxy
 from redis.asyncio import Redis
 from tape import until
 
-from liveroom.errors import InvariantBroken
+from liveroom.errors import InvariantBroken, Unavailable
 from liveroom.store import listener, scripts
 from liveroom.store.listener import Listener
 
@@ -184,12 +184,22 @@ def test_a_line_that_does_not_answer_is_cut_and_made_anew(valkey, tmp_path, run)
     async def story(relay: Proxy) -> None:
         async with listening(f"unix://{at}", one="a") as ear:
             relay.stall()
+            ear.homes.of["two"] = "a"
+            with pytest.raises(Unavailable):  # who comes meanwhile makes no second line
+                await ear.listener.add("two")
             await until(lambda: "one" not in ear.listener._confirmed)
             relay.flow()
             await until(lambda: "one" in ear.listener._confirmed)
             await until(lambda: ear.resets)
             await ear.say("one", "hello")
             await until(lambda: ear.heard == [("one", b"hello")])
+            await until(lambda: ear.listener._confirmed == {"one", "two"})
+            line = ear.listener._lines["a"]
+            direct = scripts.connect(valkey)
+            listeners = await direct.client_list(_type="pubsub")
+            await direct.aclose()
+            assert [int(one["ssub"]) for one in listeners] == [2]
+            assert line._connection is not None
 
     with proxy(at, Path(valkey.removeprefix("unix://"))) as relay:
         run(story(relay))

@@ -105,6 +105,27 @@ def test_whatever_a_gate_should_know_changes_the_outline(run, books, change):
     run(story())
 
 
+def test_a_drop_that_opens_is_not_hidden_by_one_that_ends(run, db):
+    """Drops only move forward, and so do their numbers."""
+
+    async def story() -> None:
+        def begin(conn) -> None:
+            stock_a_shop(conn, STOCK, LIMITS)
+            conn.execute(insert(tables.drops), [DROP, DROP | {"id": "d2", "operation": "o2"}])
+
+        def move(conn) -> None:
+            conn.execute(set_drop(state="open"))
+            ends = update(tables.drops).where(tables.drops.c.id == "d2").values(state="cancelled")
+            conn.execute(ends)
+
+        await db.write(begin)
+        before = await db.read(outline.read)
+        await db.write(move)
+        assert await db.read(outline.read) != before
+
+    run(story())
+
+
 def test_gates_are_not_asked_while_sql_has_nothing_new(run, db, redis_url):
     """Until something is committed; then they are told, also where its teller was killed."""
 

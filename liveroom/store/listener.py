@@ -288,8 +288,13 @@ class _Line:
         if connection is None:
             return
         try:
-            await connection.send_command(*command, check_health=False)
-        except (redis.exceptions.RedisError, OSError) as error:
+            async with asyncio.timeout(CONFIRM_MAX_S):
+                await connection.send_command(*command, check_health=False)
+        except BaseException as error:
+            if self._connection is connection:
+                self._drop()
+            if not isinstance(error, (redis.exceptions.RedisError, OSError)):
+                raise
             # The reading task meets the same end and connects anew with what is wanted.
             log.info("listener could not send", error=str(error))
 
@@ -305,7 +310,17 @@ class _Line:
             await self.say("PING")
         else:
             log.warning("listener's line is silent", server=self.home)
-            await self._connection.disconnect(nowait=True)  # the reading task meets its end
+            self._drop()
+
+    def _drop(self) -> None:
+        """Cut it, whatever is unsent; the reading task meets its end.
+
+        From here on nobody says anything on it: the library would connect it anew, and nobody
+        would read what it hears. Its own way to disconnect waits for what is unsent.
+        """
+        connection, self._connection = self._connection, None
+        if (writer := connection._writer) is not None:  # noqa: SLF001 - it has no way to abort
+            writer.transport.abort()
 
     def end(self) -> asyncio.Task[None]:
         """Hear no more; the task is done once the connection has ended."""
@@ -318,7 +333,8 @@ class _Line:
         while True:
             connection = self._listener.connection(self.home)
             try:
-                await connection.connect()
+                async with asyncio.timeout(CONFIRM_MAX_S):
+                    await connection.connect()
                 delay = shortest
                 await self._listen(connection)
             except (redis.exceptions.RedisError, OSError) as error:

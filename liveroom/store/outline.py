@@ -17,7 +17,7 @@ _T = tables
 Outline = tuple[int | None, ...]
 """Numbers that are others once any gate should know something.
 
-Those of movements, prices and pools only grow, so none is ever hidden. Limits, phases and
+Those of movements, prices, drops and pools only grow, so none is ever hidden. Limits and
 waitlists may hide each other: two SKUs that exchange their limits.
 """
 
@@ -31,7 +31,7 @@ _OF_SKUS = select(
 _OF_DROPS = select(
     func.count(_T.drops.c.limit_per_buyer),
     func.sum(_T.drops.c.limit_per_buyer),
-    func.sum(case({"scheduled": 1, "open": 2}, value=_T.drops.c.state, else_=0)),
+    func.sum(case({"scheduled": 0, "open": 1}, value=_T.drops.c.state, else_=2)),
 ).subquery()
 _OF_WAITLISTS = select(
     func.sum(_T.waitlists.c.joined), func.sum(case((_T.waitlists.c.open, 1), else_=0))

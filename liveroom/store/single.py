@@ -47,7 +47,8 @@ class Single(Redis):
 
     async def aclose(self, *args: Any, **kwargs: Any) -> None:
         """Close every connection, also under commands that wait for their answer."""
-        await asyncio.gather(*(connection.disconnect() for connection in self._made))
+        ends = (connection.disconnect() for connection in self._made)
+        await asyncio.gather(*ends, return_exceptions=True)  # one that hangs is given up
         await super().aclose(*args, **kwargs)
 
     async def execute_command(self, *words: Any, **options: Any) -> Any:

@@ -134,7 +134,7 @@ class Sweep:
         level.passed_over += 1
         if level.passed_over <= PASSED_OVER_MAX:
             return True
-        level.passed_over = 0
+        del self._level[part]  # every gate has its turn again
         return False
 
     def _note_level(self, part: int, asked: _Asked | None, pools: int, compared: int) -> None:
