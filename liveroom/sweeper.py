@@ -112,10 +112,9 @@ class Sweeper:
 
     async def _sweep(self, steps: Mapping[str, Step], seen: _Seen) -> None:
         for name, step in steps.items():
-            if name in seen.looks:
-                await self._step(name, partial(step.run, seen.looks[name]))
-            elif name not in seen.idle:
-                await self._step(name, step.run)
+            if name not in seen.idle:
+                looked = name in seen.looks
+                await self._step(name, partial(step.run, seen.looks[name]) if looked else step.run)
 
     async def _step(self, name: str, run: Run) -> None:
         try:

@@ -116,7 +116,7 @@ def test_a_step_that_has_nothing_to_do_is_not_run(run, db) -> None:
 
 
 def test_a_step_is_given_what_it_looked_at(run, db) -> None:
-    """What it reads of SQL is read with the rest, at each sweep; it runs whatever that was."""
+    """What it reads of SQL is read with the rest; whether it runs is for `due` to say."""
 
     async def story() -> None:
         swept: list[object] = []
@@ -126,11 +126,12 @@ def test_a_step_is_given_what_it_looked_at(run, db) -> None:
 
         count = select(func.count()).select_from(tables.outbox)
         look = Step(step, look=lambda conn: conn.execute(count).scalar_one())
-        sweeper = Sweeper({"step": look}, lease=Lease(db, "n"))
+        steps = {"always": look, "when due": look._replace(due=outbox.ANY_WAITING)}
+        sweeper = Sweeper(steps, lease=Lease(db, "n"))
         await sweeper.sweep_once()
         await db.write(lambda conn: outbox.add(conn, "tell", {}, 0))
         await sweeper.sweep_once()
-        assert swept == [0, 1]
+        assert swept == [0, 1, 1]
 
     run(story())
 
