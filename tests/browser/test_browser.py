@@ -97,6 +97,29 @@ def test_a_late_close_event_does_not_take_the_next_sheet_away(shop, open_page):
     expect(sheet).to_have_count(0)
 
 
+def test_a_sign_in_that_was_put_away_buys_nothing(shop, open_page):
+    """Who closes the sheet before the answer is there has changed their mind."""
+    page = open_page(f"{shop.url}/room/tonight")
+    asked = []
+    page.route("**/v1/sandbox/tokens", lambda route: asked.append(route))  # noqa: PLW0108 - wants a Python function
+    page.get_by_role("button", name="Bag").click()
+    page.get_by_role("button", name="Buy: 白瓷一壶两杯 Porcelain pot").click()
+    page.get_by_role("button", name="Buy now · ¥219").click()
+    page.get_by_label("Your name").fill("Wavering")
+    page.get_by_role("button", name="Continue as Wavering").click()
+    expect(page.get_by_role("button", name="Continue as Wavering")).to_be_disabled()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Bag").click()
+    with page.expect_response("**/v1/sandbox/tokens"):
+        asked[0].continue_()
+    page.wait_for_function("localStorage.getItem('liveroom.token') !== null")
+    page.get_by_role("button", name="Buy: Paper table lamp").click()
+    page.get_by_role("button", name="Add to cart").click()
+    page.get_by_role("button", name="Bag (1)").click()
+    page.get_by_role("tab", name="Orders").click()
+    expect(page.get_by_role("dialog")).to_contain_text("No orders yet")
+
+
 def test_the_address_says_what_brought_the_buyer(shop, open_page):
     """A sale of a page that was opened from a note is owed to the note, and no token is told."""
     page = open_page(f"{shop.url}/room/tonight?source=note.n7#token={shop.token('noa')}")

@@ -45,8 +45,9 @@ function Form({ live, done }: { live: Live; done: () => void }) {
   const whole = 10 ** digitsOf(one.product.currency);
   const schedule = (event: SubmitEvent) => {
     event.preventDefault();
-    const form = new FormData(event.currentTarget as HTMLFormElement);
-    const number = (name: string) => Number(form.get(name));
+    const form = event.currentTarget as HTMLFormElement;
+    const filled = new FormData(form);
+    const number = (name: string) => Number(filled.get(name));
     const asked = {
       sku: one.sku.id,
       quantity: number("quantity"),
@@ -54,9 +55,10 @@ function Form({ live, done }: { live: Live; done: () => void }) {
       opens_in_ms: Math.round(number("opens") * SECOND_MS),
       lasts_ms: Math.round(number("lasts") * MINUTE_MS),
       limit_per_buyer: number("limit"),
-      admission: form.get("draw") ? ("draw" as const) : ("first" as const),
+      admission: filled.get("draw") ? ("draw" as const) : ("first" as const),
     };
-    tryTo(live.room.send("drop.schedule", asked).then(done));
+    const answered = () => form.isConnected && done(); // put away meanwhile: no longer its turn
+    tryTo(live.room.send("drop.schedule", asked).then(answered));
   };
   return (
     <form class="drop-form" onSubmit={schedule}>

@@ -123,8 +123,9 @@ export function Buy({ id }: { id: string }) {
     });
   const keep = () =>
     act(async () => {
+      const mine = sheet.value;
       await addToCart(sku.id, qty, sku.price_minor);
-      sheet.value = null;
+      if (sheet.value === mine) sheet.value = null; // another opened meanwhile stays
     });
 
   const wait = () => act(() => (waits ? waitNoMore(sku.id) : waitFor(sku.id, qty)));

@@ -20,8 +20,10 @@ export function SignIn({ then }: { then: () => void }) {
   const go = async (event: Event) => {
     event.preventDefault();
     setBusy(true);
+    const mine = sheet.value;
     try {
       await becomeBuyer(name.trim());
+      if (sheet.value !== mine) return; // put away meanwhile: no longer wanted
       sheet.value = null;
       then();
     } catch (error) {
