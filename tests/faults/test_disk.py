@@ -24,6 +24,7 @@ from tests.sale import FEW, Sale
 
 LONG = "LIVEROOM_FAULT_LONG" in os.environ
 ORDERS = 2000 if LONG else 250
+WITHIN_S = 300 if LONG else 60
 CUTS = 5 if LONG else 1
 
 
@@ -77,10 +78,10 @@ def test_every_acknowledged_order_survives_a_power_cut(server, disk, tmp_path, c
 
     async def until_the_cut() -> None:
         async with sale.going_on(to_the_end=False):
-            await sale.more(ORDERS)
+            await sale.more(ORDERS, WITHIN_S)
             await asyncio.to_thread(server.kill)
 
-    asyncio.run(asyncio.wait_for(until_the_cut(), 120))
+    asyncio.run(asyncio.wait_for(until_the_cut(), WITHIN_S + 60))
     after = Live(disk.after_a_power_cut(tmp_path / "after"))
     try:
         sale.server = after.start()
