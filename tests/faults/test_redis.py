@@ -22,7 +22,7 @@ from liveroom.ids import new_id
 from liveroom.store import keys
 from liveroom.store.scripts import Script
 from liveroom.store.valkey import EmbeddedValkey
-from tests.crowd import Viewer, staying, until
+from tests.crowd import Said, Viewer, staying, until
 from tests.live import Live, serving
 from tests.nodes import free_port
 from tests.relayed import Place, relayed
@@ -60,7 +60,7 @@ def _another(request) -> str:
 
 
 LOST = [(script, False) for script in ("hold", "tell", "left", "release")] + [("hold", True)]
-LOST_TOO = [("stuck", False), ("expire", False), ("tell", True), ("left", True), ("release", True)]
+LOST_TOO = [("expire", False), ("tell", True), ("left", True), ("release", True)]
 
 
 @pytest.mark.parametrize(("script", "torn"), LOST + (LOST_TOO if LONG else []))
@@ -82,6 +82,31 @@ def test_replies_that_never_came(place, sku, script, torn):
         await sale.adds_up()
 
     asyncio.run(asyncio.wait_for(story(), 90))
+
+
+def test_a_hold_that_nobody_places_ends_though_replies_are_lost(place, sku):
+    """Its buyer was told to try again and never did: the sweep ends it, at its second try too."""
+
+    def left() -> int:
+        with place.server.http() as http:
+            return http.get("/v1/rooms/r1").json()["stock"][sku]["left"]
+
+    async def story() -> None:
+        ann = Viewer(place.server, f"ann-{sku}")
+        async with staying(ann):
+            await ann.surely("cart.add", new_id(), sku=sku, qty=1)  # Redis knows the script now
+            place.proxy.lose_replies(Script("stock_hold").sha.encode(), times=1000)
+            with pytest.raises(Said) as told:
+                await ann.do("order.place", order=new_id(), lines=[{"sku": sku, "qty": 2}])
+            assert told.value.error["code"] == "store_down"
+            place.proxy.lose_replies(Script("stock_stuck").sha.encode())
+            before = place.proxy.lost
+            await until(lambda: left() == FEW - 3)
+            await until(lambda: place.proxy.lost > before)
+            await until(lambda: left() == FEW - 1)
+        assert place.server.audit()["ok"]
+
+    asyncio.run(asyncio.wait_for(story(), 60))
 
 
 def test_a_checkout_whose_replies_were_lost(place, sku):
