@@ -22,7 +22,7 @@ from liveroom import batching, drawing
 from liveroom.errors import LiveroomError
 from liveroom.store import fences
 from liveroom.store.database import Database
-from tests.simulation.loop import Loop, Stuck
+from tests.simulation.loop import Loop, Stuck, is_dead
 from tests.simulation.sale import Sale
 from tests.simulation.world import World
 
@@ -119,7 +119,8 @@ def _heeded_logs(world: World) -> Iterator[None]:
     def heed(_logger: Any, method: str, entry: MutableMapping[str, Any]) -> None:
         cause = entry.get("exc_info")
         cause = sys.exc_info()[1] if cause is True else cause
-        if method in ("error", "exception") and not isinstance(cause, LiveroomError):
+        is_fault = method in ("error", "exception") and not isinstance(cause, LiveroomError)
+        if is_fault and not is_dead():
             said = "".join(traceback.format_exception(cause)) if cause else ""
             wrong = AssertionError(f"logged as a fault: {entry['event']}\n{said}")
             world.wrong = world.wrong or wrong

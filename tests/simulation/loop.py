@@ -84,6 +84,12 @@ class Loop(asyncio.SelectorEventLoop):
         return self._asleep[process] + (1 + next(self._waking)) * _APART_S
 
 
+def is_dead() -> bool:
+    """Whether what runs here is of a process that was killed: its timers still go off."""
+    process = _PROCESS.get()
+    return process is not None and process.died.is_set()
+
+
 def _owner(handle: asyncio.Handle) -> Process | None:
     return handle._context.get(_PROCESS)
 
