@@ -95,6 +95,7 @@ class Shop:
         self.order(who, "cart.checkout")
 
     def be_refused(self, who: str) -> None:
+        self.buy(who)  # so that something was acknowledged before it dies
         self.do(who, "cart.add", sku="s1", qty=1)
         self.do("mia", "sale.pause", "host:r1")
         self.order(who, "cart.checkout")
