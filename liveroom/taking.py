@@ -96,6 +96,7 @@ class Taking:
 
     async def _hold_unless_remembered(self, request: HoldRequest) -> list[Hold]:
         probes: list[str] = []
+        fault: Unavailable | None = None
         try:
             for line in request.lines:
                 await self._memory.probed(line.pool)
@@ -104,8 +105,11 @@ class Taking:
                 elif line.pool not in probes and self._memory.is_empty(line.pool):
                     raise Refused("sold_out", data={"sku": line.sku, "left": 0})
             return await self._hold_everywhere(request)
+        except Unavailable as away:
+            fault = away
+            raise
         finally:
-            self._memory.answered(probes)
+            self._memory.answered(probes, fault)
 
     async def _hold_everywhere(self, request: HoldRequest) -> list[Hold]:
         """In order of partition; a refusal ends what was taken before it."""

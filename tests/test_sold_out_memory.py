@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from liveroom.errors import Unavailable
 from liveroom.store.memory import MEMORY_S, PROBE_AFTER_S, SoldOutMemory
 
 
@@ -68,5 +71,27 @@ def test_who_comes_after_the_memory_has_ended_waits_for_the_probe() -> None:
         memory.answered(["a"])
         async with asyncio.timeout(5):
             await asyncio.gather(*waiters[1:])
+
+    asyncio.run(story())
+
+
+def test_who_waited_for_a_probe_that_found_the_store_away_is_told_so() -> None:
+    """Each of them would else find it out by itself, one after the other."""
+
+    async def story() -> None:
+        clock = Clock()
+        memory = SoldOutMemory(clock)
+        memory.remember("a")
+        clock.now_s += MEMORY_S + 0.01
+        assert memory.begin_probe("a")
+        waiters = [asyncio.create_task(memory.probed("a")) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiters[0].cancel()
+        await asyncio.sleep(0)
+        memory.answered(["a"], Unavailable("store_down"))
+        for waiter in waiters[1:]:
+            with pytest.raises(Unavailable, match="store is away"):
+                await waiter
+        assert memory.begin_probe("a")
 
     asyncio.run(story())

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from liveroom.errors import Unavailable
+
 MEMORY_S: Final = 0.25
 PROBE_AFTER_S: Final = 0.15
 POOLS_MAX: Final = 10_000
@@ -54,15 +56,26 @@ class SoldOutMemory:
         return True
 
     async def probed(self, pool: str) -> None:
-        """Wait for the answer to somebody else's probe, where the memory is too old meanwhile."""
+        """Wait for the answer to somebody else's probe, where the memory is too old meanwhile.
+
+        Raises:
+            Unavailable: the store gave that probe no answer, and gives none to who waited.
+        """
         while pool in self._said and pool in self._probes and not self.is_empty(pool):
             waiter = asyncio.get_running_loop().create_future()
             self._probes[pool].append(waiter)
             await waiter
 
-    def answered(self, probed: Sequence[str]) -> None:
-        """The caller's probes have their answers; those who waited go on."""
+    def answered(self, probed: Sequence[str], fault: Unavailable | None = None) -> None:
+        """The caller's probes have ended: those who waited go on, or are told its fault.
+
+        While a store hangs, each of them would else wait for it again, one after the other.
+        """
         for pool in probed:
             for waiter in self._probes.pop(pool):
-                if not waiter.done():
+                if waiter.done():
+                    continue
+                if fault is None:
                     waiter.set_result(None)
+                else:
+                    waiter.set_exception(Unavailable(fault.code))

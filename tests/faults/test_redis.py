@@ -20,13 +20,14 @@ import redis
 
 from liveroom.ids import new_id
 from liveroom.store import keys
+from liveroom.store.memory import MEMORY_S
 from liveroom.store.scripts import Script
 from liveroom.store.valkey import EmbeddedValkey
 from tests.crowd import Said, Viewer, staying, until
 from tests.live import Live, serving
 from tests.nodes import free_port
 from tests.relayed import Place, relayed
-from tests.sale import FEW, Sale
+from tests.sale import ANSWER_MAX_S, FEW, Sale
 
 LONG = "LIVEROOM_FAULT_LONG" in os.environ
 PAUSE_S = float(os.environ.get("LIVEROOM_FAULT_PAUSE_S", "3"))
@@ -172,6 +173,38 @@ def test_buying_is_refused_in_time_while_redis_hangs(place, sku, how):
         await sale.adds_up()
 
     asyncio.run(asyncio.wait_for(story(), 60 + PAUSE_S))
+
+
+def test_everybody_is_refused_in_time_where_redis_hangs_after_the_last_unit(place, sku):
+    """Who asks for what is sold out waits for one look at the gate, not for one of each before."""
+
+    async def story() -> None:
+        buyers = [Viewer(place.server, f"{sku}-late{number}") for number in range(10)]
+
+        async def code_of(buyer: Viewer, qty: int = 1) -> str:
+            lines = [{"sku": sku, "qty": qty}]
+            try:
+                async with asyncio.timeout(ANSWER_MAX_S):
+                    await buyer.do("order.place", order=new_id(), lines=lines)
+            except Said as refusal:
+                return refusal.code
+            return "ok"
+
+        async with staying(*buyers):
+            assert await code_of(buyers[0], FEW) == "ok"
+            await asyncio.sleep(1.5)  # the gate has been told: nothing is held any more
+            assert await code_of(buyers[0]) == "sold_out"
+            os.kill(place.valkey.pid, signal.SIGSTOP)
+            try:
+                await asyncio.sleep(MEMORY_S)
+                codes = await asyncio.gather(*(code_of(buyer) for buyer in buyers))
+            finally:
+                os.kill(place.valkey.pid, signal.SIGCONT)
+            assert set(codes) == {"store_down"}
+            while (code := await code_of(buyers[0])) != "sold_out":
+                assert code in {"store_down", "rebuilding"}
+
+    asyncio.run(asyncio.wait_for(story(), 60))
 
 
 def test_redis_is_emptied_again_and_again(place, sku):
