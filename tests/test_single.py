@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 
 import pytest
 from redis.exceptions import ResponseError
 
-from liveroom.store.single import CONNECTIONS_MAX, Single
+from liveroom.store.single import CONNECTIONS_MAX, Single, is_closed
 
 
 async def connections(watcher: Single) -> int:
@@ -119,5 +122,36 @@ def test_no_turn_in_time_is_a_timeout(redis_url, run):
         assert await client.echo("again") == b"again"
         await client.aclose()
         await watcher.aclose()
+
+    run(story())
+
+
+def test_idle_connections_that_were_reset_are_not_used(run):
+    """A firewall or a failover resets what lies idle: no command fails of it."""
+
+    async def story() -> None:
+        lines: list[asyncio.StreamWriter] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            lines.append(writer)
+            with contextlib.suppress(ConnectionError):
+                while words := await reader.read(65536):
+                    writer.write(b"+OK\r\n" * words.count(b"CLIENT"))
+                    writer.write(b"+PONG\r\n" * words.count(b"PING"))
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        client = Single.at(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await asyncio.gather(*(client.ping() for _ in range(10)))
+        assert len(lines) == 10
+        for line in lines:
+            sock = line.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            line.transport.abort()
+        while not all(is_closed(one) for one in client._idle):  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+        assert [await client.ping() for _ in range(12)] == [True] * 12
+        await client.aclose()
+        server.close()
 
     run(story())

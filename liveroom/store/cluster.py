@@ -7,7 +7,8 @@ that it did not run, is followed. Where the slots are is asked anew after each f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Self, cast
 
 import redis.exceptions
@@ -93,7 +94,8 @@ class Cluster(RedisCluster):
             TimeoutError: there was no turn or no answer within 1.5 s.
         """
         async with asyncio.timeout(ANSWER_MAX_S), self._turns:
-            return await super().execute_command(*args, **kwargs)
+            with _lost_where_closed():
+                return await super().execute_command(*args, **kwargs)
 
     def master(self, key: str) -> str:
         """The name of the master of the key's slot; raises `SlotNotCoveredError`."""
@@ -153,7 +155,8 @@ class Cluster(RedisCluster):
                 pipe = self.pipeline()
                 for command in commands:
                     pipe.execute_command(*command)
-                answers = await pipe.execute(raise_on_error=False)
+                with _lost_where_closed():
+                    answers = await pipe.execute(raise_on_error=False)
         except (redis.exceptions.RedisError, OSError) as fault:
             answers = [fault] * len(commands)
         if any(isinstance(answer, _LOST) for answer in answers):
@@ -187,6 +190,15 @@ class Masters:
         """Ask the cluster where its slots are."""
         async with asyncio.timeout(ANSWER_MAX_S):
             await self._cluster.nodes_manager.initialize()
+
+
+@contextmanager
+def _lost_where_closed() -> Iterator[None]:
+    """A connection that was reset while it lay idle is lost: a write says so in its own way."""
+    try:
+        yield
+    except RuntimeError as closed:
+        raise redis.exceptions.ConnectionError(str(closed)) from closed
 
 
 def _host_port(name: str) -> tuple[str, int]:

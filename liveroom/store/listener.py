@@ -21,6 +21,7 @@ import structlog
 
 from liveroom.errors import Unavailable
 from liveroom.metrics import counters
+from liveroom.store.single import is_closed
 
 log = structlog.get_logger(__name__)
 
@@ -176,15 +177,17 @@ class Listener:
                 async with asyncio.timeout(wait_s):
                     await self._unsettled.wait()
             self._unsettled.clear()
-            if loop.time() >= look_at_s:
-                look_at_s = loop.time() + SILENT_MAX_S
-                for line in list(self._lines.values()):
-                    await line.look()
             try:
+                if loop.time() >= look_at_s:
+                    look_at_s = loop.time() + SILENT_MAX_S
+                    for line in list(self._lines.values()):
+                        await line.look()
                 await self._refresh()
                 await self._ask_again()
             except Unavailable as away:
                 log.info("listener cannot ask for homes", code=away.code)
+            except Exception:
+                log.exception("listener could not look")  # and looks again: nobody else would
             await asyncio.sleep(RECONNECT_DELAY_S[0])
 
     async def _ask_again(self) -> None:
@@ -285,7 +288,7 @@ class _Line:
     async def say(self, *command: str) -> None:
         """Send, where there is a connection; where there is none, connecting says it all."""
         connection = self._connection
-        if connection is None:
+        if connection is None or is_closed(connection):
             return
         try:
             async with asyncio.timeout(CONFIRM_MAX_S):

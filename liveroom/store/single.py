@@ -79,9 +79,10 @@ class Single(Redis):
         async with asyncio.timeout(ANSWER_MAX_S), self._turns:
             connection = self._idle.pop() if self._idle else self._make()
             try:
-                if not connection.is_connected or await connection.can_read():
-                    # Not yet connected, or cut off while it lay idle.
-                    await self.connection_pool.ensure_connection(connection)
+                if connection.is_connected and await _is_spoilt(connection):
+                    await connection.disconnect(nowait=True)
+                if not connection.is_connected:
+                    await connection.connect()  # type: ignore[no-untyped-call]
                 packed = connection.pack_commands(commands)
                 await connection.send_packed_command(packed, check_health=False)
                 answers = [await _answer(connection) for _ in commands]
@@ -97,6 +98,19 @@ class Single(Redis):
         made: AbstractConnection = pool.make_connection()
         self._made.add(made)
         return made
+
+
+def is_closed(connection: Any) -> bool:
+    """Whether the transport under a connection is closed, which the library does not look at.
+
+    After a reset there is no end to read; who writes is told with a RuntimeError.
+    """
+    return bool(connection._writer.transport.is_closing())  # noqa: SLF001 - it has no name for it
+
+
+async def _is_spoilt(connection: AbstractConnection) -> bool:
+    """Whether it was cut while it lay idle, or the server has said what nobody asked."""
+    return is_closed(connection) or await connection.can_read()
 
 
 async def _answer(connection: AbstractConnection) -> Any:
