@@ -331,6 +331,26 @@ def test_headers_have_a_deadline_and_a_size():
         until(lambda: here.door.connections == 0)
 
 
+def test_headers_that_trickle_have_the_same_size():
+    """However small the pieces are in which they come, also as one line without an end."""
+    with served(Limits(header_bytes_max=4096)) as here, Client(here.port) as trickling:
+        trickling.sock.sendall(b"GET / HTTP/1.1\r\nX: ")
+        for _ in range(42):
+            trickling.sock.sendall(b"y" * 100)
+        assert trickling.status() == 431
+
+
+def test_a_body_that_comes_along_is_no_header():
+    """A body in one write with its headers counts for nothing there, nor for the next request."""
+    body = b"x" * 200_000
+    head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with served(Limits(header_bytes_max=4096)) as here, Client(here.port) as ann:
+        for _ in range(3):
+            ann.sock.sendall(head + body)
+            assert ann.status() == 200
+            assert ann.file.read(2) == b"ok"
+
+
 def test_over_the_cap_of_an_address_connections_are_refused():
     """One address cannot take every place; others still get in."""
     with served(Limits(connections_per_address_max=2)) as here:

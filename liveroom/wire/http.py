@@ -92,15 +92,17 @@ class RoomHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, within the bound on a request's headers."""
-        if self._answered:
-            return
-        if self._deadline is not None:
-            self._header_bytes += len(data)
-            if self._header_bytes > self._door.limits.header_bytes_max:
+        """Feed the parser in pieces that its headers have room for: a body may come along."""
+        most = self._door.limits.header_bytes_max
+        while data and not (self._answered or self.transport.is_closing() or self.parser is None):
+            in_headers = self._deadline is not None
+            if in_headers and self._header_bytes == most:
                 self._refuse(self._refusal or Refusal(431, "The request's headers are too large."))
                 return
-        super().data_received(data)
+            room = most - self._header_bytes if in_headers else most
+            piece, data = data[:room], data[room:]
+            self._header_bytes += len(piece) if in_headers else 0
+            super().data_received(piece)
 
     def on_message_begin(self) -> None:
         """A request begins: its headers have a deadline."""
