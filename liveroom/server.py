@@ -136,6 +136,7 @@ class Node:
                 allowed_origins=settings.allowed_origins,
                 sandbox=settings.sandbox,
                 message_rate_max=settings.message_rate_max,
+                ping_interval_s=settings.ping_interval_s,
                 numbers=None if self._siblings is None else self._siblings.exposition,
             )
         )

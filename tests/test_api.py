@@ -25,6 +25,7 @@ from liveroom.errors import Unavailable
 from liveroom.text import MESSAGE_MAX
 from liveroom.web.pages import POLICY
 from liveroom.web.rates import Rates
+from liveroom.wire.http import CUT
 
 
 @pytest.fixture
@@ -399,6 +400,7 @@ class Reader:
         scope |= {"headers": headers, "http_version": "1.1", "scheme": "http", "root_path": ""}
         self.sent: asyncio.Queue[dict] = asyncio.Queue()
         self.gone = asyncio.Event()
+        scope["extensions"] = {CUT: self.gone.set}
         self.asked = False
         self.task = asyncio.create_task(h.app(scope, self.receive, self.sent.put))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import threading
@@ -17,8 +18,10 @@ import uvloop
 from liveroom import serving
 from liveroom.serving import Config, Server
 from liveroom.settings import Settings
+from liveroom.text import MESSAGE_MAX
 from liveroom.wire.door import Door, Limits
 from tests.live import Live
+from tests.live import serving as serving_a_shop
 
 
 @pytest.fixture
@@ -125,3 +128,37 @@ def test_the_date_of_answers_goes_on(tmp_path) -> None:
             time.sleep(0.05)
     finally:
         live.close()
+
+
+def test_a_reader_of_events_that_never_reads_is_cut(tmp_path: Path) -> None:
+    """It is closed 4004 and reset, as a WebSocket is; one who reads stays, also in a quiet room."""
+    with (
+        serving_a_shop(tmp_path / "data", "--ping-interval-s=0.3", "--message-rate-max=0") as here,
+        here.http(here.token("root", "admin")) as root,
+        here.http() as ann,
+        ann.stream("GET", "/v1/rooms/r1/stream") as reading,
+        socket.socket() as stuck,
+    ):
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.connect(("127.0.0.1", int(here.url.rpartition(":")[2])))
+        stuck.sendall(b"GET /v1/rooms/r1/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert stuck.recv(12) == b"HTTP/1.1 200"
+        lines = reading.iter_lines()
+
+        def reads_until(text: str) -> None:
+            while text not in next(lines):
+                pass
+
+        reset = select.poll()
+        reset.register(stuck, 0)
+        said = 0
+        while not reset.poll(0):
+            assert said < 5000
+            said += 1
+            notice = {"cmd": "notice.post", "data": {"text": f"{said} ".ljust(MESSAGE_MAX, "裤")}}
+            assert root.post("/v1/rooms/r1/commands", json=notice).status_code == 200
+            reads_until(f'"{said} ')
+        assert 'liveroom_closes_total{code="4004"} 1' in root.get("/metrics").text
+        for _ in range(4):
+            while next(lines) != ":":
+                pass

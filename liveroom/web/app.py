@@ -48,7 +48,8 @@ class Web:
 
     `readiness` tells each check's state (see `health.Readiness`), `audit` runs the audit,
     `allowed_origins` may use the API from pages of other hosts, `message_rate_max` is
-    commands a second of one connection (0: no limit), `numbers` makes the text of
+    commands a second of one connection (0: no limit), `ping_interval_s` is how long a reader
+    of events may take nothing before it is asked for, `numbers` makes the text of
     `/metrics` (None: of this process alone).
     """
 
@@ -59,6 +60,7 @@ class Web:
     allowed_origins: tuple[str, ...] = ()
     sandbox: bool = False
     message_rate_max: float = 0.0
+    ping_interval_s: float = 25.0
     numbers: Numbers | None = None
 
 
@@ -69,7 +71,7 @@ def build(web: Web) -> Starlette:
     that stops need not wait for their readers.
     """
     services, commands = web.services, Commands(web.services)
-    stream = Stream(services, web.hub)
+    stream = Stream(services, web.hub, interval_s=web.ping_interval_s)
     rates = Rates(services.clock, web.message_rate_max)
     api = [
         *Shops(services).routes(),

@@ -2,6 +2,8 @@
 
 The same arrays of messages, one an event, the first being the answer to the join (`re` 0).
 It is read with fetch, so that the token is a header. Commands go by HTTP beside it.
+
+A stream has no pong: a reader is there as long as it takes what is sent.
 """
 
 from __future__ import annotations
@@ -18,15 +20,17 @@ from starlette.types import Receive, Scope, Send
 from liveroom.commands import Services
 from liveroom.errors import Invalid
 from liveroom.events import Position
+from liveroom.metrics import counters
 from liveroom.web.live import parse_since
 from liveroom.web.reading import caller, path_id
 from liveroom.web.seats import close_when_expired, take_seat
 from liveroom.wire.codec import Format
+from liveroom.wire.http import CUT
 from liveroom.wire.hub import Hub
 from liveroom.wire.outbox import Seat, StreamLink
+from liveroom.wire.protocol import NO_PONG, SHUTDOWN
 
-QUIET_S: Final = 15.0
-SHUTDOWN: Final = 4000
+SILENT_MAX: Final = 2
 HEADERS: Final = {
     "cache-control": "no-store",
     "x-accel-buffering": "no",  # nginx would gather events until they are late
@@ -34,11 +38,12 @@ HEADERS: Final = {
 
 
 class Stream:
-    """The route of the event stream."""
+    """The route of the event stream; who takes nothing for two intervals is cut."""
 
-    def __init__(self, services: Services, hub: Hub) -> None:
+    def __init__(self, services: Services, hub: Hub, *, interval_s: float) -> None:
         self._services = services
         self._hub = hub
+        self._interval_s = interval_s
         self._links: set[StreamLink] = set()
 
     def routes(self) -> list[Route]:
@@ -68,7 +73,8 @@ class Stream:
             since=_since(request),
         )
         timer = close_when_expired(self._services, member, link)
-        return _Frames(link, lambda: self._end(link, seat, timer), self._links)
+        self._links.add(link)
+        return _Frames(link, lambda: self._end(link, seat, timer), self._interval_s)
 
     def _end(self, link: StreamLink, seat: Seat, timer: asyncio.TimerHandle | None) -> None:
         self._links.discard(link)
@@ -81,28 +87,33 @@ class Stream:
 class _Frames(StreamingResponse):
     """The frames of a link, for as long as both sides want; `end` is called in any case."""
 
-    def __init__(self, link: StreamLink, end: Callable[[], None], links: set[StreamLink]) -> None:
+    def __init__(self, link: StreamLink, end: Callable[[], None], interval_s: float) -> None:
         super().__init__(aiter(link), headers=HEADERS, media_type="text/event-stream")
-        links.add(link)
         self._link = link
         self._end = end
+        self._interval_s = interval_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client goes, the link is closed, or the server stops."""
-        quiet = asyncio.create_task(_keep_open(self._link), name="stream-quiet")
+        watch = asyncio.create_task(self._watch(scope["extensions"][CUT]), name="stream-watch")
         try:
             await super().__call__(scope, receive, send)
         finally:
-            quiet.cancel()
+            watch.cancel()
             self._end()
 
-
-async def _keep_open(link: StreamLink) -> None:
-    """A comment now and then, so that proxies do not end a quiet stream."""
-    while True:
-        await asyncio.sleep(QUIET_S)
-        if not link.paused:  # a paused one is not quiet, and would gather them without end
-            link.write_frame(b":\n\n")
+    async def _watch(self, cut: Callable[[], None]) -> None:
+        """End a reader that takes nothing, and let no proxy end a quiet stream."""
+        link, taken, silent = self._link, 0, 0
+        while silent < SILENT_MAX:
+            await asyncio.sleep(self._interval_s)
+            silent = silent + 1 if link.buffered and link.taken == taken else 0
+            taken = link.taken
+            if not link.paused:  # a paused one is not quiet, and would gather them without end
+                link.write_frame(b":\n\n")
+        counters.count("closes", str(NO_PONG))
+        link.close(NO_PONG)
+        cut()  # the answer hangs in a write that nobody will ever take
 
 
 def _since(request: Request) -> Position | None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from liveroom.wire.protocol import RoomSocket
 
 REFUSED_WITHIN_S: Final = 1.0
+CUT: Final = "liveroom.cut"
+"""Where a request finds, in its scope's extensions, what ends its connection at once."""
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
@@ -107,6 +109,7 @@ class RoomHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins: its headers have a deadline."""
         super().on_message_begin()
+        cast("dict[str, Any]", self.scope)["extensions"] = {CUT: self._cut}
         self._await_headers()
 
     def on_headers_complete(self) -> None:
@@ -172,6 +175,10 @@ class RoomHttp(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _cut(self) -> None:
+        if not self.transport.is_closing():
+            cut(self.transport)
 
     def _too_late(self) -> None:
         self._deadline = None

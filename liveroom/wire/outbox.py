@@ -225,7 +225,8 @@ class StreamLink:
     """A link for an HTTP response that streams: frames wait here until the body takes them.
 
     Iterating yields frames until the link is closed. It has the water marks of a socket, so
-    that what waits here is bounded by its seat and by its room, as it is there.
+    that what waits here is bounded by its seat and by its room, as it is there. `taken`
+    counts the frames that the body took: while it stands still and some wait, nobody reads.
     """
 
     descriptor: Final = direct.NOWHERE
@@ -235,6 +236,7 @@ class StreamLink:
         self.closed = False
         self.paused = False
         self.buffered = 0
+        self.taken = 0
         self._frames: deque[bytes] = deque()
         self._ready = asyncio.Event()
 
@@ -272,6 +274,7 @@ class StreamLink:
             while self._frames:
                 frame = self._frames.popleft()
                 self.buffered -= len(frame)
+                self.taken += 1
                 yield frame
                 self._drained()
             if self.closed:
