@@ -10,6 +10,7 @@ from tape import Store, Tape, join, until
 
 from liveroom.errors import Unavailable
 from liveroom.events import Event, Position
+from liveroom.picture import Picture
 from liveroom.wire.fanout import CHUNK
 from liveroom.wire.joining import RESUME_BYTES_MAX
 from liveroom.wire.live import FRAME_BYTES_MAX
@@ -238,6 +239,47 @@ def test_a_gap_is_filled_from_the_log_in_order(run):
         await hub.close()
 
     run(story())
+
+
+def test_an_event_that_cannot_be_folded_is_told_all_the_same(run, caplog):
+    """A state that a newer node knows is no gap for those who watch here, and silences nobody."""
+    drop = {"id": "d1", "sku": "s1", "opens_at": 1, "closes_at": 2, "state": "open"}
+
+    class Newer(Store):
+        async def picture(self, _room):
+            room = {"id": "r1", "v": 1, "chat_per_s_max": 0}
+            return Picture(
+                position=self.position,
+                n=0,
+                room=room,
+                shelf=[],
+                pinned={},
+                messages=[],
+                drops=[drop],
+            )
+
+    async def story():
+        store = Newer()
+        hub = store.hub()
+        ann = await join(hub)
+        ended = Event("drop.closed", {"drop": drop | {"state": "melted"}}, 1, seq=2)
+        store.notice()
+        store.logged.append(ended)
+        store.notice()
+        hub.deliver("r1", "e1", store.logged)
+        await until(lambda: ann.seqs == [1, 2, 3])
+        assert ann.events[1]["data"]["drop"]["state"] == "melted"
+        bob = await join(hub, "bob")
+        assert bob.ok["seq"] == 3
+        assert [one["state"] for one in bob.ok["snapshot"]["drops"]] == ["open"]
+        hub.deliver("r1", "e1", [store.notice()])
+        await until(lambda: ann.seqs[-1:] == bob.seqs[-1:] == [4])
+        await hub.close()
+
+    run(story())
+    assert [record.message for record in caplog.records] == [
+        "room r1 is shown without drop.closed (seq 2)"
+    ]
 
 
 def test_a_lost_last_message_is_found_by_the_check(run):

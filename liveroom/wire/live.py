@@ -10,6 +10,7 @@ of its snapshot that still waits for the viewers), its frames are its own.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from time import monotonic
@@ -23,6 +24,8 @@ from liveroom.wire.lanes import ChatLane, StateLane
 from liveroom.wire.outbox import AWAY, POSITION_LOST, Seat
 from liveroom.wire.ring import Encoded, Ring, fit
 
+log = logging.getLogger("liveroom.hub")
+
 SAMPLED_EVERY_S: Final = 1.0
 FRAME_BYTES_MAX: Final = 64 * 1024
 CATCH_UP_MAX: Final = 50
@@ -32,8 +35,8 @@ CATCH_UP_MAX: Final = 50
 class Picture(Protocol):
     """A room folded from its events, as a joiner is shown it.
 
-    `apply` takes events in order and must leave older state (`v`) alone; `n` is the last
-    message folded in (0: none).
+    `apply` takes events in order and must leave older state (`v`) alone; `seq` moves also where
+    it raises. `n` is the last message folded in (0: none).
     """
 
     @property
@@ -207,7 +210,7 @@ class LiveRoom:
         self._mark_before, self._mark = self._mark, self._state.mark
         state = self._state.take()
         for encoded in (*crew, *logged, *state):
-            self.picture.apply(encoded.event)
+            self._fold(encoded.event)
         self._cached.clear()
         self._before = self.flushed
         if logged:
@@ -220,6 +223,19 @@ class LiveRoom:
         self._began_s = now_s
         self._flush = Flush(self._loop, jobs, self._beat, self._flushed, clock=self._clock)
         self._flush.start()
+
+    def _fold(self, event: Event) -> None:
+        """Fold an event into the picture; one that this node cannot read is told all the same.
+
+        A newer node may have logged it, and to drop the flush would be a gap that nobody sees.
+        The picture stays without it: until a later event says the same thing anew, or the room
+        is read from the store again, whoever joins here is shown what was before, while those
+        who were here have the event itself.
+        """
+        try:
+            self.picture.apply(event)
+        except Exception:
+            log.exception("room %s is shown without %s (seq %s)", self.room, event.name, event.seq)
 
     def _next_logged(self) -> list[Encoded]:
         """The logged events of this beat: a bounded frame, so that a viewer's buffer is too."""
