@@ -29,7 +29,8 @@ _ROOT: Final = Path(__file__).parent.parent
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _NO_LIMITS: Final = (
     "--message-rate-max=0", "--connections-max=0", "--connections-per-address-max=0",
-    "--handshakes-per-s-max=0", "--drain-s=0", "--drain-spread-s=0", "--log-level=warning",
+    "--connections-per-member-max=0", "--handshakes-per-s-max=0",
+    "--drain-s=0", "--drain-spread-s=0", "--log-level=warning",
 )  # fmt: skip
 _opener = build_opener(ProxyHandler({}))
 

@@ -154,6 +154,7 @@ class Node:
             node=self.name,
             tick_max_s=self.settings.tick_max_ms / 1000,
             ring_max=self.settings.ring_max,
+            member_seats_max=self.settings.connections_per_member_max,
         )
 
     def _count(self) -> None:

@@ -153,6 +153,14 @@ class Settings:
         int,
         _doc("Open connections from one address to one process; 0: no limit.", _not_negative),
     ] = 1000
+    connections_per_member_max: Annotated[
+        int,
+        _doc(
+            "Seats of one member in one process: for one more, its oldest is closed 4504; "
+            "0: no limit.",
+            _not_negative,
+        ),
+    ] = 20
     handshakes_per_s_max: Annotated[
         float, _doc("WebSocket handshakes a second of one process; 0: no limit.", _not_negative)
     ] = 1000.0

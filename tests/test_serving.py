@@ -20,7 +20,7 @@ from liveroom.serving import Config, Server
 from liveroom.settings import Settings
 from liveroom.text import MESSAGE_MAX
 from liveroom.wire.door import Door, Limits
-from tests.live import Live
+from tests.live import Live, Seat
 from tests.live import serving as serving_a_shop
 
 
@@ -162,3 +162,23 @@ def test_a_reader_of_events_that_never_reads_is_cut(tmp_path: Path) -> None:
         for _ in range(4):
             while next(lines) != ":":
                 pass
+
+
+def test_over_the_cap_of_a_member_the_oldest_goes_and_buying_goes_on(tmp_path: Path) -> None:
+    """4504 for the oldest of its seats, here an event stream's too; guests are all different."""
+    with serving_a_shop(tmp_path / "data", "--connections-per-member-max=2") as here:
+        ann = here.token("ann")
+        with here.http(ann) as http, http.stream("GET", "/v1/rooms/r1/stream") as stream:
+            first, second, *guests = (Seat(here) for _ in range(5))
+            first.join(ann)
+            for guest in guests:
+                guest.join()
+            second.join(ann)
+            assert list(stream.iter_lines())  # they end
+            third = Seat(here)
+            third.join(ann)
+            assert first.closed() == 4504
+            second.do("cart.add", sku="s1", qty=1)
+            third.do("order.place", order="o1", lines=[{"sku": "s1", "qty": 1}])
+            for seat in (second, third, *guests):
+                seat.leave()
