@@ -497,6 +497,71 @@ def test_one_who_joins_while_a_message_waits_misses_nothing(run):
     run(story())
 
 
+def test_one_who_comes_to_the_crew_is_shown_all_from_then_on(run):
+    """Also what waits for the viewers, at once; what they were never shown stays unshown."""
+
+    async def story():
+        store = Store(budget=5)
+        hub = store.hub()
+        ann, host = await join(hub), await join(hub, "host", crew=True)
+        hub.deliver("r1", "e1", [store.says("a") for _ in range(8)])
+        await until(lambda: host.ns == [*range(1, 9)])
+        assert ann.ns == [*range(1, 6)]
+        hub.deliver("r1", "e1", [store.says("a")])
+        await until(lambda: hub.picture("r1").n == 9)
+        ann.owner.set_audience(crew=True)
+        await until(lambda: ann.ns == [*range(1, 6), 9])
+        hub.deliver("r1", "e1", [store.says("a") for _ in range(20)])
+        await until(lambda: ann.ns == [*range(1, 6), *range(9, 30)])
+        await hub.close()
+
+    run(story())
+
+
+def test_one_who_leaves_the_crew_is_shown_the_sample_from_then_on(run):
+    """What waits for the viewers it has seen, and sees once."""
+
+    async def story():
+        store = Store(budget=5)
+        hub = store.hub()
+        ann, host = await join(hub), await join(hub, "host", crew=True)
+        hub.deliver("r1", "e1", [store.says("a") for _ in range(5)])
+        hub.deliver("r1", "e1", [store.says("a")])
+        await until(lambda: host.ns == [*range(1, 7)])
+        host.owner.set_audience(crew=False)
+        await until(lambda: ann.ns == [*range(1, 7)])
+        hub.deliver("r1", "e1", [store.says("a") for _ in range(20)])
+        await until(lambda: ann.ns[-1] > 6)
+        assert host.ns == ann.ns
+        assert len(ann.ns) < 20
+        await hub.close()
+
+    run(story())
+
+
+def test_a_change_of_audience_waits_for_the_end_of_a_flush(run):
+    """A frame that is on its way to the viewers comes before what the crew alone was told."""
+
+    async def story():
+        store = Store(budget=1)
+        hub = store.hub()
+        crowd = [await join(hub, f"m{number}") for number in range(SLICE)]
+        ann = await join(hub)
+        hub.deliver("r1", "e1", [store.says("a")])
+        await until(lambda: ann.ns == [1])
+        hub.deliver("r1", "e1", [store.notice(), store.says("b")])
+        while not crowd[0].seqs:  # noqa: ASYNC110 - to look between two slices
+            await asyncio.sleep(0)
+        assert ann.seqs == [], "the flush has a second slice"
+        ann.owner.set_audience(crew=True)
+        assert ann.ns == [1]
+        await until(lambda: ann.ns == [1, 2])
+        assert ann.seqs == [1]
+        await hub.close()
+
+    run(story())
+
+
 def test_one_who_is_ahead_of_this_node_misses_neither_chat_nor_state(run):
     """Who comes with a position this node has not reached is told all the rest of a flush."""
 
@@ -564,6 +629,8 @@ class Audience:
             moving.pause()
         elif step == "resume" and moving.paused:
             moving.resume()
+        elif step in {"crew", "viewer"}:
+            self.moving.owner.set_audience(crew=step == "crew")
         elif step == "leave":
             await self.move()
         elif step == "join":
@@ -596,14 +663,16 @@ class Audience:
 
 
 STEPS = ["notice", "says", "stock", "pause", "resume", "leave", "join", "return", "turn", "lose"]
+STEPS += ["crew", "viewer"]
 
 
 @settings(max_examples=100, deadline=None)
 @given(budget=st.sampled_from([0, 1, 3]), steps=st.lists(st.sampled_from(STEPS), max_size=40))
 @example(budget=1, steps=["says", "turn", "turn", "says", "turn", "join", "notice"])
+@example(budget=1, steps=["says", "says", "turn", "crew", "says", "turn", "viewer", "says"])
 @example(budget=0, steps=["lose", "return", "says", "stock", "turn"])
 def test_whatever_happens_every_viewer_sees_every_logged_event_once(budget, steps):
-    """Pauses, returns, losses, waiting chat and slices in any order: each sequence is complete.
+    """Pauses, returns, losses, roles, waiting chat and slices in any order: each sequence is complete.
 
     Of chat, all who are never slow see the same; and the latest stock reaches everybody.
     """

@@ -302,13 +302,14 @@ def test_repeated_id_gets_the_first_answer(run, house):
 
 
 def test_a_renewed_token_keeps_the_seat(run, db, redis_url):
-    """The end of the first token comes and goes; the new one's is what counts from then on."""
+    """Its end and its roles are what counts from then on: whoever hosts is of the crew."""
 
     async def story():
         async with House(db, redis_url) as h:
             auth = h.services.auth
             mine = auth.issue("u1", name="Ann", roles=[], ttl_s=60)
             newer = auth.issue("u1", name="Ann", roles=["host:r1"], ttl_s=3600)
+            plain = auth.issue("u1", name="Ann", roles=[], ttl_s=3600)
             theirs = auth.issue("u2", name="Bo", roles=["host:r1"], ttl_s=3600)
             h.clock.advance((await auth.read(mine)).expires_at - 60_000 - h.clock.now_ms())
             phone = Phone(h)
@@ -323,8 +324,12 @@ def test_a_renewed_token_keeps_the_seat(run, db, redis_url):
             h.clock.advance(600_000)  # the first token has ended, as commands judge it
             phone.cmd(5, "notice.post", text="still here")
             assert "ok" in await phone.reply(5)
-            phone.cmd(6, "token.renew", token=mine)
+            assert phone.tape.owner.crew
+            phone.cmd(6, "token.renew", token=plain)
             assert "ok" in await phone.reply(6)
+            assert not phone.tape.owner.crew
+            phone.cmd(7, "token.renew", token=mine)
+            assert "ok" in await phone.reply(7)
             assert await phone.closed() == 4003
 
     run(story())

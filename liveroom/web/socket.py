@@ -166,6 +166,7 @@ class _Conversation:
         )
         if command.cmd == RENEW:
             seat.member = member = await self._route.services.auth.read(command.data["token"])
+            seat.set_audience(crew=member.moderates(self._room))
             self._set_timer(close_when_expired(self._route.services, member, self._link))
         return answer
 

@@ -65,6 +65,10 @@ class ChatLane:
         """The `n` of the oldest message that still waits for the viewers."""
         return self._viewers[0].event.n if self._viewers else None
 
+    def waiting(self, after: int, until: int) -> list[Encoded]:
+        """The messages of an `n` between these, `until` too, that still wait for the viewers."""
+        return [one for one in self._viewers if after < (one.event.n or 0) <= until]
+
     def ready_in_s(self, budget: int, now_s: float) -> float | None:
         """When a waiting message may be shown: 0 for at once, None when none waits."""
         if not self._viewers:

@@ -112,6 +112,7 @@ class LiveRoom:
         self._beat = 0
         self._fast: dict[tuple[Format, bool], dict[Seat, None]] = defaultdict(dict)
         self._fresh: dict[Seat, None] = {}
+        self._moving: dict[Seat, bool] = {}
         self._waiting: list[Encoded] = []
         self._chat = ChatLane()
         self._state = StateLane()
@@ -264,6 +265,9 @@ class LiveRoom:
             self._counts.flushes += 1
             self._counts.frames_written += self._flush.writes
         self._flush = None
+        moving, self._moving = self._moving, {}
+        for seat, crew in moving.items():
+            self.set_audience(seat, crew=crew)
         self._tick.flushed(self._began_s, self._clock())
         self.beat()
 
@@ -290,7 +294,30 @@ class LiveRoom:
         """Take a seat away; nothing is written to it any more."""
         seat.live = None
         self.seats.pop(seat, None)
+        self._moving.pop(seat, None)
         self._exit(seat)
+
+    def set_audience(self, seat: Seat, *, crew: bool) -> None:
+        """Show a seat all chat from now on, or the sample: no message twice, none left out.
+
+        What still waits for the viewers was told to the crew before: one who comes to the crew
+        is told it now, as much as a frame holds; one who leaves it is not told it again.
+        """
+        if self._flush is not None:  # its frame of this flush may be on its way: after that
+            self._moving[seat] = crew
+            return
+        if crew == seat.crew:
+            return
+        beat, had = seat.beat, seat.n
+        self._exit(seat)
+        seat.crew, seat.n = crew, max(had, self._n_flushed)
+        if beat == AWAY:  # chat is not kept for a slow one
+            return
+        self._enter(seat, beat)
+        missed = self._chat.waiting(had, self._n_flushed) if crew else []
+        del missed[fit(missed, FRAME_BYTES_MAX) :]
+        if missed:
+            seat.send([one.to(seat.format) for one in missed])
 
     def pause(self, seat: Seat) -> None:
         """A seat is slow: flushes pass it over, and it stays where its last frame ended."""

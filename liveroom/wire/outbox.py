@@ -197,6 +197,11 @@ class Seat:
         """Answer command `re` with its refusal."""
         self.send_frame(codec.reply_error(re, error, self.format))
 
+    def set_audience(self, *, crew: bool) -> None:
+        """Show all chat from now on, or what the viewers are shown."""
+        if self.live is not None:
+            self.live.set_audience(self, crew=crew)
+
     def on_pause(self) -> None:
         """The link is slow: leave the fast set, keep the position."""
         if self.live is not None:
