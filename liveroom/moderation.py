@@ -45,17 +45,22 @@ class SlowMode:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._spoken: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._spoken: OrderedDict[tuple[str, str], tuple[int, str]] = OrderedDict()
 
-    def take_turn(self, room: shapes.Room, member: Member) -> None:
-        """Note that the member speaks now, or `slow_mode` with the time still to wait."""
+    def take_turn(self, room: shapes.Room, member: Member, operation: str) -> None:
+        """Note that the member speaks now, or `slow_mode` with the time still to wait.
+
+        The last turn stays its operation's own: what may not have been said, because a store
+        was away, is repeated without waiting. Nothing is given back, since it may have been.
+        """
         if room.slow_mode_s == 0 or member.moderates(room.id):
             return
         key, now = (room.id, member.id), self._clock.now_ms()
-        wait_ms = self._spoken.get(key, -(10**15)) + room.slow_mode_s * 1000 - now
-        if wait_ms > 0:
+        spoken, by = self._spoken.get(key, (-(10**15), ""))
+        wait_ms = spoken + room.slow_mode_s * 1000 - now
+        if wait_ms > 0 and by != operation:
             raise Refused("slow_mode", retry_after_ms=wait_ms)
-        self._spoken[key] = now
+        self._spoken[key] = now, operation
         self._spoken.move_to_end(key)
         while len(self._spoken) > SPOKEN_MAX:
             self._spoken.popitem(last=False)

@@ -364,6 +364,28 @@ def test_same_request_many_times_at_once_waits_once_for_a_store(run, house, redi
     run(story())
 
 
+def test_message_that_met_no_store_keeps_its_turn(run, house, redis_url):
+    """In slow mode the same key may be repeated at once, and is said once; another waits."""
+
+    async def story():
+        async with house() as h:
+            await h.do(HOST, "room.set", slow_mode_s=600)
+            other = connect(redis_url)
+            await other.client_pause(60_000, all=False)
+            try:
+                assert await code(h.do(ANN, "message.post", key="k1", text="hi")) == "store_down"
+            finally:
+                await other.execute_command("CLIENT", "UNPAUSE")
+                await other.aclose()
+            assert await code(h.do(ANN, "message.post", key="k2", text="ho")) == "slow_mode"
+            assert await code(h.do(ANN, "message.post", key="k1", text="hi")) == "ok"
+            assert await code(h.do(ANN, "message.post", key="k1", text="hi")) == "ok"
+            assert await code(h.do(ANN, "message.post", key="k3", text="hi")) == "slow_mode"
+            assert [said["text"] for said in (await h.onair.draw("r1")).messages] == ["hi"]
+
+    run(story())
+
+
 def test_refusal_binds_no_key(run, house):
     """After a refusal the same key may try again, and succeed."""
 

@@ -11,6 +11,7 @@ from liveroom.clock import ManualClock
 from liveroom.creators import CreatorChange, Creators, NewCreator
 from liveroom.errors import Invalid, Refused, Unavailable
 from liveroom.events import Event
+from liveroom.ids import new_id
 from liveroom.moderation import Moderation, SlowMode, refuse_unless_may_speak
 from liveroom.onair import COMPARE_BEATS, OnAir
 from liveroom.rooms import NewRoom, RoomChange, Rooms, refuse_unless_selling
@@ -569,16 +570,16 @@ def test_slow_mode_waits_and_spares_moderators(run, house):
         async with house() as h:
             room = await h.rooms.set("r1", fitting({"slow_mode_s": 5}, RoomChange))
             slow = SlowMode(h.clock)
-            slow.take_turn(room, ANN)
+            slow.take_turn(room, ANN, new_id())
             h.clock.advance(2000)
             with pytest.raises(Refused, match="slow_mode") as refusal:
-                slow.take_turn(room, ANN)
+                slow.take_turn(room, ANN, new_id())
             assert (refusal.value.retry, refusal.value.retry_after_ms) == (True, 3000)
-            slow.take_turn(room, Member("u2", "Bo"))
+            slow.take_turn(room, Member("u2", "Bo"), new_id())
             for _ in range(3):
-                slow.take_turn(room, Member("m1", "Mo", ("moderator:r1",)))
+                slow.take_turn(room, Member("m1", "Mo", ("moderator:r1",)), new_id())
             h.clock.advance(3000)
-            slow.take_turn(room, ANN)
+            slow.take_turn(room, ANN, new_id())
 
     run(story())
 

@@ -22,7 +22,7 @@ async def message_post(call: Call) -> dict[str, Any]:
     said = moderation.fit_text(call.args.text)
     room = await call.services.onair.room(call.room)
     moderation.refuse_unless_may_speak(room, call.member)
-    call.services.slow_mode.take_turn(room, call.member)
+    call.services.slow_mode.take_turn(room, call.member, call.operation)
     message = await call.services.rooms.say(call.room, call.member, said, call.operation)
     return {"message": message}
 
