@@ -28,6 +28,7 @@ class ChatLane:
     The budget fills a bucket of at most one second's worth. A tick that may show `k`
     messages deals them one an author in turn, authors shown longest ago first, and shows
     them in order of `n`. While not even one may be shown, messages wait for the next tick.
+    Without a budget all are shown, and what a frame has no room for waits.
     """
 
     def __init__(self) -> None:
@@ -80,12 +81,13 @@ class ChatLane:
         """What the crew and what the viewers see in this tick, each in order of `n`."""
         crew, self._crew = _cut(self._crew)
         self._fill(budget, now_s)
-        share = CHAT_FRAME_MAX if budget == 0 else min(CHAT_FRAME_MAX, int(self._credit))
+        share = min(CHAT_FRAME_MAX, int(self._credit))
         waiting = self._viewers
-        if share == 0:
+        if budget and share == 0:
             self._viewers = waiting[-CHAT_FRAME_MAX:]
             return crew, []
-        dealt = waiting if len(waiting) <= share else self._deal(waiting, share)
+        all_fit = budget == 0 or len(waiting) <= share
+        dealt = waiting if all_fit else self._deal(waiting, share)
         shown, self._viewers = _cut(dealt)
         self._credit -= len(shown) if budget else 0
         self.shown += len(shown)
