@@ -639,6 +639,27 @@ def test_a_join_that_fails_leaves_nothing_behind(run):
     run(story())
 
 
+def test_a_hub_that_was_closed_during_the_join_opens_no_room(run):
+    """Who was on the way is refused; no room, timer or subscription is left."""
+
+    async def story():
+        store = Store()
+        store.gate = asyncio.Event()
+        hub = store.hub()
+        joining = asyncio.ensure_future(join(hub))
+        await until(lambda: store.pictures)
+        closing = asyncio.ensure_future(hub.close())
+        await asyncio.sleep(0)
+        store.gate.set()
+        await closing
+        with pytest.raises(Unavailable, match="shutting_down"):
+            await joining
+        assert (hub.rooms(), hub.is_seated("ann"), hub._lingering) == ([], False, {})
+        assert store.unsubscribed == store.subscribed == ["r1"]
+
+    run(story())
+
+
 def test_a_connection_lost_during_the_join_takes_no_seat(run):
     """Nobody sits on a connection that is gone."""
 

@@ -226,8 +226,7 @@ class Hub:
         live = self._rooms.get(room)
         if live is not None:
             return live
-        if self._closed:
-            raise Unavailable("shutting_down")
+        self._refuse_if_closed()
         opening = self._opening.get(room)
         if opening is None:
             opening = self._opening[room] = _Opening(self._spawn(self._load(room)))
@@ -260,10 +259,16 @@ class Hub:
     async def _subscribed_picture(self, room: str) -> Picture:
         await self._subscribe(room)
         try:
-            return await self._picture(room)
+            picture = await self._picture(room)
+            self._refuse_if_closed()
         except BaseException:
             self._spawn(self._unsubscribe(room))
             raise
+        return picture
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise Unavailable("shutting_down")
 
     def _linger(self, room: str) -> None:
         loop = asyncio.get_running_loop()
@@ -415,8 +420,8 @@ class Hub:
             for seat in list(live.seats):
                 self.leave(seat)
             self._drop(live)
-        waiting = [task for task in self._tasks if task is not asyncio.current_task()]
-        if waiting:
+        # More than once: a room that was being opened unsubscribes when that has failed.
+        while waiting := [task for task in self._tasks if task is not asyncio.current_task()]:
             _, late = await asyncio.wait(waiting, timeout=2.0)
             for task in late:
                 task.cancel()
