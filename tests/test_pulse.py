@@ -6,11 +6,14 @@ from liveroom.wire.pulse import SLOTS, Pulse
 
 
 class One:
-    def __init__(self):
+    def __init__(self, fault=None):
         self.beats = 0
+        self.fault = fault
 
     def on_beat(self):
         self.beats += 1
+        if self.fault is not None:
+            raise self.fault
 
 
 async def until(fact):
@@ -38,3 +41,19 @@ def test_each_has_its_turn_once_an_interval(run):
         await until(lambda: pulse._timer is None)
 
     run(story())
+
+
+def test_the_fault_of_one_is_its_own(run, caplog):
+    """It is logged, and all others are asked as ever."""
+
+    async def story():
+        pulse = Pulse(asyncio.get_running_loop(), SLOTS * 0.001)
+        ann, bob = One(ValueError("broken")), One()
+        places = pulse.add(ann), pulse.add(bob)
+        await until(lambda: min(ann.beats, bob.beats) >= 3)
+        for one, place in zip((ann, bob), places, strict=True):
+            pulse.remove(one, place)
+        await until(lambda: pulse._timer is None)
+
+    run(story())
+    assert caplog.messages[:3] == ["a connection could not be asked"] * 3

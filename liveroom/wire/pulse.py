@@ -7,7 +7,10 @@ the slots of a wheel, and each slot's turn comes once in an interval.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Final, Protocol
+
+log = logging.getLogger("liveroom.wire")
 
 SLOTS: Final = 64
 
@@ -49,7 +52,10 @@ class Pulse:
     def _turn(self) -> None:
         self._timer = None
         self._at = (self._at + 1) % SLOTS
-        for one in list(self._slots[self._at]):
-            one.on_beat()
-        if self._count:
+        if self._count:  # before anybody is asked: one's fault must not end it for all
             self._timer = self._loop.call_later(self._step_s, self._turn)
+        for one in list(self._slots[self._at]):
+            try:
+                one.on_beat()
+            except Exception:
+                log.exception("a connection could not be asked")
