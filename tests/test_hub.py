@@ -349,6 +349,23 @@ def test_a_store_that_is_away_is_asked_again(run):
     run(story())
 
 
+def test_a_repair_that_is_stopped_before_it_begins_leaves_nothing(run):
+    """A room that is forgotten in the same turn of the loop is kept by nothing."""
+
+    async def story():
+        store = Store()
+        hub = store.hub()
+        ann = await join(hub)
+        store.notice()
+        hub.deliver("r1", "e1", [store.notice()])  # a gap: its repair is to begin
+        hub._drop(hub._rooms["r1"])
+        assert (hub._repairs._tasks, hub._repairs._asked) == ({}, set())
+        await hub.close()
+        assert ann.seqs == []
+
+    run(story())
+
+
 def test_another_epoch_closes_every_viewer_of_the_room(run):
     """A log that was lost is never continued in silence: viewers return for a snapshot."""
 

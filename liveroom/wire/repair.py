@@ -57,6 +57,7 @@ class Repairs:
 
     def stop(self, live: LiveRoom) -> None:
         """End a room's repair; one that is losing its room right now ends by itself."""
+        self._asked.discard(live)  # a task that has not begun ends without its own last step
         task = self._tasks.pop(live, None)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
