@@ -50,6 +50,7 @@ SHUTDOWN: Final = 4000
 NO_PONG: Final = 4004
 
 _RECEIVED_MAX: Final = 16
+"""Messages that wait before the peer is read no more; one read may bring more than these."""
 _PING: Final = control_frame(Opcode.PING, b"here")
 
 
