@@ -39,7 +39,7 @@ from liveroom.web.app import Web, build
 from liveroom.wire.door import Door, Limits
 from liveroom.wire.http import RoomHttp
 from liveroom.wire.hub import CHECK_EVERY_S, Hub
-from liveroom.wire.protocol import FRAME_BYTES_MAX, RoomSocket
+from liveroom.wire.protocol import MESSAGE_BYTES_MAX, RoomSocket
 
 CLOCK_EVERY_S: Final = 10.0
 FENCES_EVERY_S: Final = 1.0
@@ -230,4 +230,4 @@ def protocols(door: Door) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol
     return cast("tuple[type[asyncio.Protocol], type[asyncio.Protocol]]", made)
 
 
-__all__ = ["FRAME_BYTES_MAX", "Node", "limits", "protocols"]
+__all__ = ["MESSAGE_BYTES_MAX", "Node", "limits", "protocols"]

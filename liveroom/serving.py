@@ -89,7 +89,7 @@ class Config(uvicorn.Config):
             app="liveroom.server:Node",  # load_app makes it
             factory=True,
             loop="uvloop",
-            ws_max_size=server.FRAME_BYTES_MAX,
+            ws_max_size=server.MESSAGE_BYTES_MAX,
             ws_ping_interval=settings.ping_interval_s,
             ws_ping_timeout=settings.ping_interval_s,
             ws_per_message_deflate=False,

@@ -22,7 +22,7 @@ from liveroom.metrics import counters
 from liveroom.wire import codec
 from liveroom.wire.codec import Format
 from liveroom.wire.door import Door, Limits
-from liveroom.wire.protocol import FRAME_BYTES_MAX, RoomSocket, protocols
+from liveroom.wire.protocol import MESSAGE_BYTES_MAX, RoomSocket, protocols
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
@@ -120,7 +120,8 @@ def served(limits: Limits | None = None, app: Any = None, **options: Any) -> Ite
         access_log=False,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=5,
-        **{"ws_max_size": FRAME_BYTES_MAX, "ws_ping_interval": 25, "ws_ping_timeout": 25} | options,
+        **{"ws_max_size": MESSAGE_BYTES_MAX, "ws_ping_interval": 25, "ws_ping_timeout": 25}
+        | options,
     )
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -398,7 +399,7 @@ def test_a_message_over_64_kib_closes_1009():
     """An oversized message is not read to its end."""
     with served() as here, Client(here.port) as ann:
         ann.open()
-        ann.send(TEXT, b"x" * (FRAME_BYTES_MAX + 1))
+        ann.send(TEXT, b"x" * (MESSAGE_BYTES_MAX + 1))
         assert ann.closed()[0] == 1009
 
 

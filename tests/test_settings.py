@@ -5,12 +5,14 @@ from __future__ import annotations
 import stat
 import tomllib
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
 from liveroom import cli, settings
 from liveroom.settings import Settings
+from liveroom.wire.hub import Hub
 
 
 @pytest.fixture
@@ -48,6 +50,11 @@ def test_flag_beats_environment_beats_file_beats_default(shown, monkeypatch):
     assert shown()["port"] == 2
     found = shown("--port", "3")
     assert (found["port"], found["hold_ttl_s"], found["workers"]) == (3, 1.5, 3)
+
+
+def test_a_hub_keeps_what_the_settings_say():
+    """Its default for those who make one without settings is theirs."""
+    assert signature(Hub).parameters["ring_max"].default == Settings.ring_max
 
 
 def test_config_names_another_file(shown, refused, monkeypatch):

@@ -29,6 +29,7 @@ from liveroom.web.seats import close_when_expired, member_of, take_seat
 from liveroom.wire.codec import Command, Format, choose_format
 from liveroom.wire.hub import Hub
 from liveroom.wire.outbox import Line, Seat
+from liveroom.wire.protocol import LINK
 from liveroom.wire.session import (
     JOIN_TIMEOUT,
     JOIN_WITHIN_S,
@@ -36,7 +37,6 @@ from liveroom.wire.session import (
     close_code_of_join,
 )
 
-LINK: Final = "liveroom.link"
 RENEW: Final = "token.renew"
 
 log = structlog.get_logger(__name__)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from liveroom.wire.codec import choose_format
+from liveroom.wire.outbox import HIGH_WATER, LOW_WATER
 from liveroom.wire.pulse import Pulse
 
 OVERFLOW_MAX: Final = 256
@@ -34,8 +35,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     header_timeout_s: float = 10.0
     header_bytes_max: int = 64 * 1024
     allowed_origins: tuple[str, ...] = ()
-    high_water: int = 64 * 1024
-    low_water: int = 16 * 1024
+    high_water: int = HIGH_WATER
+    low_water: int = LOW_WATER
     fragments_max: int = 64
     control_frames_per_s_max: int = 10
     close_within_s: float = 5.0

@@ -74,7 +74,7 @@ class Hub:
         clock: Clock,
         node: str = "",
         tick_max_s: float = TICK_MAX_S,
-        ring_max: int = 1024,
+        ring_max: int = 2000,
         ring_bytes_max: int = 4 * 1024 * 1024,
         member_seats_max: int = 0,
         linger_s: float = LINGER_S,

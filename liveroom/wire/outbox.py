@@ -28,6 +28,7 @@ AWAY: Final = 1 << 62
 
 HIGH_WATER: Final = 64 * 1024
 LOW_WATER: Final = 16 * 1024
+"""A link is slow above the one and has caught up below the other."""
 OUTBOX_BYTES_MAX: Final = 256 * 1024
 
 

@@ -42,7 +42,7 @@ from liveroom.wire.upgrade import Upgrade, refusal_answer
 
 log = logging.getLogger("liveroom.wire")
 
-FRAME_BYTES_MAX: Final = 64 * 1024
+MESSAGE_BYTES_MAX: Final = 64 * 1024
 LINK: Final = "liveroom.link"
 
 INTERNAL: Final = 1011
