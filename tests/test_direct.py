@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import fcntl
 import random
 import socket
 import ssl
-import time
+import termios
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,9 @@ class Hasty(Room):
         hint = b"HTTP/1.1 103 Early Hints\r\nlink: <" + b"x" * 1000 + b">\r\n\r\n"
         while not transport.get_write_buffer_size():
             transport.write(hint)
-        time.sleep(0.3)  # the peer reads on: the kernel can take more, and the loop has no turn
+        # The peer reads on: the kernel can take more, and the loop has no turn meanwhile.
+        there = transport.get_extra_info("socket").fileno()
+        until(lambda: not any(fcntl.ioctl(there, termios.TIOCOUTQ, bytes(4))))
 
 
 def test_nothing_overtakes_the_answer_to_the_handshake():
