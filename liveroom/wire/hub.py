@@ -21,17 +21,15 @@ from liveroom.events import Delivery, Event, Position
 from liveroom.wire import codec
 from liveroom.wire.codec import Format
 from liveroom.wire.fanout import TICK_MAX_S, close_all
-from liveroom.wire.joining import RESUME_BYTES_MAX, RESUME_MAX, SNAPSHOT, Missed, join_ok
+from liveroom.wire.joining import Missed, join_ok
 from liveroom.wire.live import Counts, LiveRoom, Picture
 from liveroom.wire.outbox import POSITION_LOST, REPLACED, Seat
 from liveroom.wire.repair import NO_LOG, ReadLog, ReadPositions, Repairs
-from liveroom.wire.ring import Encoded
+from liveroom.wire.returning import Returning
 
 log = logging.getLogger("liveroom.hub")
 
 EARLY_MAX: Final = 2000
-READERS_MAX: Final = 4
-"""How many read logs for returners at once: each may take what answer and ring hold."""
 LINGER_S: Final = 10.0
 CHECK_EVERY_S: Final = 2.0
 
@@ -80,7 +78,6 @@ class Hub:
         linger_s: float = LINGER_S,
     ) -> None:
         self.counts = Counts()
-        self._log = log
         self._picture = picture
         self._positions = positions
         self._subscribe = subscribe
@@ -96,8 +93,7 @@ class Hub:
         self._opening: dict[str, _Opening] = {}
         self._members: dict[str, tuple[Seat, ...]] = {}
         self._repairs = Repairs(log=log, positions=positions, live=self._rooms.get, lose=self._lose)
-        self._reading = asyncio.Semaphore(READERS_MAX)
-        self._reads: dict[tuple[LiveRoom, int], asyncio.Task[list[Encoded] | None]] = {}
+        self._returning = Returning(log=log, spawn=self._spawn, ring_bytes_max=ring_bytes_max)
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -149,7 +145,7 @@ class Hub:
         """The live room and what a returner lacks; nothing moves between the two and a reply."""
         for _ in range(3):
             live = await self._open(room)
-            missed = await self._missed(live, since)
+            missed = await self._returning.missed(live, since)
             if missed is not None and self._rooms.get(room) is live:
                 return live, missed
         raise Unavailable("overloaded")
@@ -176,49 +172,6 @@ class Hub:
         self._members[seat.member.id] = (*others, seat)
         if self._member_seats_max and len(others) >= self._member_seats_max:
             others[0].link.close(REPLACED)
-
-    async def _missed(self, live: LiveRoom, since: Position | None) -> Missed | None:
-        """What a returner lacks, from the ring, else the log; None when the room moved on."""
-        if since is None or since.epoch != live.epoch:
-            return SNAPSHOT
-        if live.ring.holds(since.seq):
-            return Missed.of([], since.seq, live)
-        if since.seq < live.flushed - RESUME_MAX:
-            return SNAPSHOT
-        task = self._reads.get((live, since.seq))
-        if task is None:
-            task = self._reads[live, since.seq] = self._spawn(self._read(live, since))
-            task.add_done_callback(lambda _: self._reads.pop((live, since.seq), None))
-        read = await asyncio.shield(task)
-        return SNAPSHOT if read is None else Missed.of(read, since.seq, live)
-
-    async def _read(self, live: LiveRoom, since: Position) -> list[Encoded] | None:
-        """What the log holds after `since`: read and encoded once for all who ask meanwhile.
-
-        It ends where the ring begins. None where that is too far: of what an answer has no
-        room for, the ring must hold all, and it is bounded too.
-        """
-        async with self._reading:
-            # Whoever read before may have brought the ring as far.
-            return [] if live.ring.holds(since.seq) else await self._read_pages(live, since)
-
-    async def _read_pages(self, live: LiveRoom, since: Position) -> list[Encoded] | None:
-        encoded: list[Encoded] = []
-        bytes_left, at = RESUME_BYTES_MAX + self._ring_bytes_max, since
-        while not encoded or at.seq < live.ring.first - 1:
-            events = await self._log(live.room, at, RESUME_MAX + 1 - len(encoded))
-            if events is None:
-                return None
-            if not events:
-                break
-            newer = [Encoded(event) for event in events]
-            encoded += newer
-            bytes_left -= sum(len(one.to(Format.JSON)) for one in newer)
-            if len(encoded) > RESUME_MAX or bytes_left < 0:
-                return None
-            at = at._replace(seq=events[-1].seq or 0)
-        live.ring.extend_back(encoded)
-        return encoded
 
     # --- rooms
 
