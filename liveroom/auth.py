@@ -1,8 +1,8 @@
 """Who is calling: tokens become members, and members have rights.
 
-A token is a JWT: HS256 with the house's secret, or an asymmetric algorithm with a key of the
-JWKS. `exp` is required; the algorithm is ours to choose, never the token's. A right is asked
-of a `Member` and of nothing else.
+A token is a JWT: HS256 with the house's secret, or, where a JWKS is set, an asymmetric
+algorithm with a key of the JWKS instead. `exp` is required; the algorithm is ours to choose,
+never the token's. A right is asked of a `Member` and of nothing else.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class Member(msgspec.Struct, frozen=True):
 class Auth:
     """Reads and makes tokens.
 
-    `issuer` and `audience`, where set, must be in every token.
+    With `jwks_url` tokens of the secret are refused, since whoever has the secret would pass
+    by the sign-in service; the `sandbox`, which signs with it, takes both. `issuer` and
+    `audience`, where set, must be in every token.
     """
 
     def __init__(
@@ -82,9 +84,11 @@ class Auth:
         jwks_url: str | None = None,
         issuer: str | None = None,
         audience: str | None = None,
+        sandbox: bool = False,
     ) -> None:
         self._secret = secret.encode() if isinstance(secret, str) else secret
         self._jwks = jwt.PyJWKClient(jwks_url, timeout=3) if jwks_url else None
+        self._takes_secret = sandbox or not jwks_url
         self._known: OrderedDict[str, Member] = OrderedDict()
         self._issuer = issuer
         self._audience = audience
@@ -124,9 +128,12 @@ class Auth:
         return jwt.encode(claims, self._secret, algorithm="HS256")
 
     async def _claims(self, token: str) -> dict[str, Any]:
-        if self._jwks is None or jwt.get_unverified_header(token).get("alg") == "HS256":
+        algorithm = jwt.get_unverified_header(token).get("alg")
+        if algorithm == "HS256" and self._takes_secret:
             return self._decode(token, self._secret, ["HS256"])
-        key = await asyncio.to_thread(self._public_key, token)
+        if self._jwks is None or algorithm not in ASYMMETRIC:  # no key of others could fit it
+            raise jwt.InvalidAlgorithmError
+        key = await asyncio.to_thread(self._public_key, self._jwks, token)
         return self._decode(token, key, list(ASYMMETRIC))
 
     def _decode(self, token: str, key: Any, algorithms: list[str]) -> dict[str, Any]:
@@ -140,11 +147,10 @@ class Auth:
             options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
         )
 
-    def _public_key(self, token: str) -> jwt.PyJWK:
-        if self._jwks is None:
-            raise jwt.InvalidAlgorithmError
+    @staticmethod
+    def _public_key(jwks: jwt.PyJWKClient, token: str) -> jwt.PyJWK:
         # The client caches the keys, and asks again for an unknown one at most each 30 s.
-        return self._jwks.get_signing_key(str(jwt.get_unverified_header(token).get("kid")))
+        return jwks.get_signing_key(str(jwt.get_unverified_header(token).get("kid")))
 
 
 def valid_role(role: object) -> bool:

@@ -132,6 +132,10 @@ def token(
 ) -> None:
     """Print a token signed with the server's secret."""
     used = _quiet(chosen)
+    if used.jwks_url and not used.sandbox:
+        raise settings.BadSetting(
+            "--jwks-url: the server takes no tokens of its secret; ask the sign-in service for one"
+        )
     auth = Auth(
         used.secret or settings.secret_in(used.data), issuer=used.issuer, audience=used.audience
     )

@@ -72,6 +72,7 @@ def _auth(settings: Settings) -> Auth:
         jwks_url=settings.jwks_url,
         issuer=settings.issuer,
         audience=settings.audience,
+        sandbox=settings.sandbox,
     )
 
 

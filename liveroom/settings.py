@@ -107,7 +107,11 @@ class Settings:
         _doc("Signs tokens (HS256). Without it one is made in the data folder, mode 0600."),
     ] = None
     jwks_url: Annotated[
-        str | None, _doc("Takes tokens signed by these keys instead of the secret's.")
+        str | None,
+        _doc(
+            "Takes tokens signed by the keys of this JWKS instead of the secret's; with the "
+            "sandbox, which signs with the secret, both."
+        ),
     ] = None
     issuer: Annotated[str | None, _doc("What `iss` of every token must be, where set.")] = None
     audience: Annotated[str | None, _doc("What `aud` of every token must be, where set.")] = None

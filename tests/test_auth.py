@@ -186,11 +186,13 @@ def jwks():
 
 
 def test_keys_of_a_sign_in_service_sign_tokens(run, jwks):
-    """With a JWKS its keys sign, and a public key is never taken for a secret."""
+    """With a JWKS its keys alone sign, and a public key is never taken for a secret."""
     key, url = jwks
     auth = Auth(SECRET, jwks_url=url)
+    in_sandbox = Auth(SECRET, jwks_url=url, sandbox=True)
     good = jwt.encode(claims(), key, algorithm="RS256", headers={"kid": "k1"})
     assert run(auth.read(good)).id == "u1"
+    assert run(in_sandbox.read(good)).id == "u1"
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     head = part({"alg": "HS256", "typ": "JWT", "kid": "k1"})
     body = part(claims(roles=["admin"]))
@@ -203,8 +205,20 @@ def test_keys_of_a_sign_in_service_sign_tokens(run, jwks):
         jwt.encode(claims(), key, algorithm="RS256", headers={"kid": "k2"}),
         jwt.encode(claims(), key, algorithm="RS256"),
     ):
-        with pytest.raises(Denied, match="unauthenticated"):
-            run(auth.read(forged))
+        for one in (auth, in_sandbox):
+            with pytest.raises(Denied, match="unauthenticated"):
+                run(one.read(forged))
+
+
+@pytest.mark.parametrize("roles", [[], ["admin"]])
+def test_secret_signs_nothing_beside_a_sign_in_service(run, jwks, roles):
+    """With a JWKS the house's secret opens no door, but for the sandbox, which signs with it."""
+    _, url = jwks
+    auth = Auth(SECRET, jwks_url=url)
+    ours = auth.issue("u1", name="Ann", roles=roles, ttl_s=60)
+    with pytest.raises(Denied, match="unauthenticated"):
+        run(auth.read(ours))
+    assert run(Auth(SECRET, jwks_url=url, sandbox=True).read(ours)).roles == tuple(roles)
 
 
 def test_sign_in_service_that_is_away_is_no_forgery(run):

@@ -69,11 +69,20 @@ def test_token_takes_the_secret_that_is_set(capsys):
     assert not Path("liveroom-data").exists()
 
 
+def test_token_for_a_sandbox_is_signed_beside_a_sign_in_service(capsys):
+    """With a JWKS the secret signs for the sandbox alone, which is then set here too."""
+    secret = "a secret that is long enough to sign with"
+    flags = ["--secret", secret, "--jwks-url", "https://id.example/jwks", "--sandbox"]
+    assert cli.main(["token", "--sub", "u1", *flags]) == 0
+    jwt.decode(capsys.readouterr().out.strip(), secret, algorithms=["HS256"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (["token"], "--sub"),
         (["token", "--sub", "u1", "--ttl", "0"], "--ttl"),
+        (["token", "--sub", "u1", "--jwks-url", "https://id.example/jwks"], "--jwks-url"),
         (["audit"], "--data"),
         (["export"], "--data"),
         (["export", "secrets"], "secrets"),
