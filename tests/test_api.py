@@ -207,7 +207,10 @@ def test_new_product_can_be_bought_at_once(run, house):
 
     async def story():
         async with house() as h:
-            await h.ask("POST", "/v1/products", MERCHANT, PRODUCT)
+            told = await h.ask("POST", "/v1/products", MERCHANT, PRODUCT)
+            assert told.status_code == 201
+            [inspected] = await h.inventory.inspect()
+            assert "sku:z" in inspected.gates
             await h.do(HOST, "shelf.put", product="p9")
             cart = (await h.do(ANN, "cart.add", sku="z", qty=7))["cart"]
             assert cart["lines"][0]["qty"] == 7

@@ -15,7 +15,6 @@ from liveroom import catalog, creators
 from liveroom.auth import Member
 from liveroom.commands import Services
 from liveroom.errors import Denied, Unavailable
-from liveroom.store.ledger import pool_of
 from liveroom.web.answers import answer
 from liveroom.web.reading import body, member, paging, path_id
 
@@ -90,9 +89,8 @@ class Shops:
         new = await body(request, catalog.NewProduct)
         _ensure_may(by.runs(new.shop))
         product = await self._services.catalog.create_product(new)
-        pools = [pool_of(sku.id) for sku in product.skus]
         try:
-            await self._services.inventory.open_pools(pools)
+            await self._services.inventory.open_pools([sku.id for sku in product.skus])
         except Unavailable as fault:
             # The product is on disk: whoever first asks for its stock opens the gates.
             log.info("pools_unopened", product=product.id, code=fault.code)
