@@ -42,6 +42,7 @@ class Waitlist:
         self._inventory = inventory
         self._backplane = backplane
         self._clock = clock
+        self._seen = ""  # the last pool of the last look
 
     async def join(
         self, *, member: str, room: str, sku: str, qty: int, bucket: str
@@ -84,8 +85,9 @@ class Waitlist:
             await self._db.write(lambda conn: waiting.done(conn, over))
         offered = 0
         for _ in range(ROUNDS_MAX):
-            lists = await self._db.read(waiting.lists)
+            lists = await self._db.read(partial(waiting.lists, after=self._seen))
             served = await self._offer(lists.heads) if lists.heads else 0
+            self._seen = lists.heads[-1].pool if lists.heads else ""
             for pool, joined in lists.empty:
                 await self._close(pool, joined)
             offered += served

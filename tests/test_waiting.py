@@ -22,12 +22,12 @@ async def code_of(work) -> str:
     return "ok"
 
 
-async def wait_for(shop: Floor, buyer: str, qty: int = 1) -> int:
+async def wait_for(shop: Floor, buyer: str, qty: int = 1, *, sku: str = SKU) -> int:
     """Join the list; how many are ahead."""
     joined = await shop.waitlist.join(
-        member=buyer, room="r1", sku=SKU, qty=qty, bucket="mia///share"
+        member=buyer, room="r1", sku=sku, qty=qty, bucket="mia///share"
     )
-    assert (joined.sku, joined.qty) == (SKU, qty)
+    assert (joined.sku, joined.qty) == (sku, qty)
     return joined.ahead
 
 
@@ -240,6 +240,26 @@ def test_a_rebuilt_gate_knows_that_somebody_waits(run, db, redis_url):
             assert await code_of(shop.put(SKU, buyer="eve")) == "sold_out"
             assert await shop.waitlist.sweep_once() == 1
             assert await has(shop, "bob") == 2
+            await shop.check()
+
+    run(story())
+
+
+def test_each_of_many_lists_has_its_turn(run, db, redis_url, monkeypatch):
+    """More lists than one look takes, the first of them sold out for good: the last is served."""
+    monkeypatch.setattr(waiting, "LISTED_MAX", 2)
+    skus = [f"s{number}" for number in range(1, 6)]
+
+    async def story() -> None:
+        async with floor(db, redis_url, dict.fromkeys(skus, 0)) as shop:
+            for sku in skus:
+                for buyer in ("bob", "cyd"):
+                    await wait_for(shop, buyer, sku=sku)
+            await shop.inventory.restock("s5", 3, "r1", "host")
+            assert await shop.left("s5") == 0
+            served = [await shop.waitlist.sweep_once() for _ in range(8)]
+            assert (sum(served), await has(shop, "bob"), await has(shop, "cyd")) == (2, 1, 1)
+            assert await shop.left("s5") == 1
             await shop.check()
 
     run(story())

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Row,
     Subquery,
     bindparam,
+    case,
     delete,
     func,
     insert,
@@ -54,7 +55,7 @@ class Waiter(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """Those next in every open list, and the lists nobody is in, each with its last place."""
+    """Those next in open lists, and the lists nobody is in, each with its last place."""
 
     heads: list[Waiter]
     empty: list[tuple[str, int]]
@@ -89,10 +90,11 @@ def leave(conn: Connection, *, pool: str, member: str) -> None:
     conn.execute(delete(_T.waiting).where(_T.waiting.c.pool == pool, _T.waiting.c.member == member))
 
 
-def lists(conn: Connection) -> Lists:
-    """What a sweep needs of every open list, in order of place.
+def lists(conn: Connection, after: str = "") -> Lists:
+    """What a sweep needs of open lists, in order of place.
 
-    Who waits in a room that has paused its sales is passed over until it sells again.
+    Where not all fit, the turn begins with the pool behind `after`, the last one seen. Who
+    waits in a room that has paused its sales is passed over until it sells again.
     """
     place = func.row_number().over(partition_by=_T.waiting.c.pool, order_by=_T.waiting.c.place)
     ranked = (
@@ -103,7 +105,8 @@ def lists(conn: Connection) -> Lists:
         .subquery()
     )
     heads = select(ranked, _ordered_since(ranked)).where(ranked.c.rank <= HEADS_MAX)
-    heads = heads.order_by(ranked.c.rank, ranked.c.pool).limit(LISTED_MAX)
+    had_its_turn = case((ranked.c.pool > after, 0), else_=1)
+    heads = heads.order_by(ranked.c.rank, had_its_turn, ranked.c.pool).limit(LISTED_MAX)
     nobody = ~select(_T.waiting.c.pool).where(_T.waiting.c.pool == _T.waitlists.c.pool).exists()
     empty = select(_T.waitlists.c.pool, _T.waitlists.c.joined).where(_T.waitlists.c.open, nobody)
     return Lists(
