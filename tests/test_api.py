@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from house import (
 from starlette.routing import Route
 
 from liveroom.errors import Unavailable
+from liveroom.store.database import Database
 from liveroom.text import MESSAGE_MAX
 from liveroom.web.pages import POLICY
 from liveroom.web.rates import Rates
@@ -339,6 +341,32 @@ def test_commands_over_http(run, house):
             first = await h.ask("POST", path, ANN, body, idempotency_key="k1")
             again = await h.ask("POST", path, ANN, body, idempotency_key="k1")
             assert (first.status_code, first.json()) == (200, again.json())
+
+    run(story())
+
+
+@pytest.mark.postgres
+def test_a_path_that_no_column_takes_is_not_found(run, postgres_url, redis_url):
+    """PostgreSQL takes no NUL in a text: a path with one names nothing, on every route."""
+
+    async def story():
+        db = Database(postgres_url)
+        db.upgrade()
+        async with House(db, redis_url) as h:
+            routes = [one for one in h.app.routes if isinstance(one, Route)]
+            asked = [
+                (method, re.sub(r"{\w+}", "a%00b", one.path), {"cmd": "cart.show", "data": {}})
+                for one in routes
+                for method in one.methods or ()
+                if one.path.startswith("/v1/") and "{" in one.path
+            ]
+            told = {
+                (method, path): (await h.ask(method, path, ADMIN, body)).status_code
+                for method, path, body in asked
+            }
+            assert told.pop(("POST", "/v1/rooms/a%00b/commands")) == 404
+            assert set(told.values()) <= {404, 422}, told
+        await db.close()
 
     run(story())
 

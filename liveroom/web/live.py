@@ -90,7 +90,7 @@ class Live:
         if command.cmd == "room.join":
             raise Invalid("illegal_transition", "A seat is taken at /ws/{room} or /stream.")
         key = request.headers.get("idempotency-key")
-        room = request.path_params["room"]
+        room = path_id(request, "room")
         return answer(await self._commands.run(room, by, command.cmd, command.data, key))
 
     async def read_events(self, request: Request) -> Response:
