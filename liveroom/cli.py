@@ -47,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         tokens = _with_sources(tokens)
         code = app(tokens, print_error=False, exit_on_error=False)
+    except cyclopts.ValidationError as error:
+        refused = error.argument.value if error.argument else None
+        if isinstance(refused, str):  # the password in a URL that is refused may well be good
+            error.value = settings.without_password(refused)
+        return _bad_usage(str(error))
     except (cyclopts.CycloptsError, settings.BadSetting) as error:
         return _bad_usage(str(error))
     except LiveroomError as error:

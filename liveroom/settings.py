@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
+from urllib.parse import unquote
 
 from cyclopts import Parameter, validators
 
@@ -303,12 +304,27 @@ def as_toml(settings: Settings) -> str:
         if values[name] is not None:
             values[name] = _HIDDEN
     values["stripe_webhook_secret"] = tuple(_HIDDEN for _ in values["stripe_webhook_secret"])
-    for name in ("redis_url", "database_url"):
+    for name in ("redis_url", "database_url", "jwks_url"):
         if values[name] is not None:
-            values[name] = re.sub(r"//[^/@]*@", f"//{_HIDDEN}@", values[name])
+            values[name] = without_password(values[name])
     return "".join(
         f"{name} = {_toml(value)}\n" for name, value in values.items() if value is not None
     )
+
+
+def without_password(url: str) -> str:
+    """The URL without who signs in, and without the parameters that are passwords.
+
+    Both databases' drivers take `?password=` too. A password may hold what a URL should
+    quote, so all up to the last @ is hidden.
+    """
+
+    def hide(found: re.Match[str]) -> str:
+        is_password = "pass" in unquote(found["name"]).lower()
+        return f"{found['name']}={_HIDDEN}" if is_password else found[0]
+
+    shown = re.sub(r"(?<=[?&])(?P<name>[^?&=]*)=[^&]*", hide, url)
+    return re.sub(r"^([\w+.-]*://)?.*@", rf"\1{_HIDDEN}@", shown)
 
 
 def _shown(default: Any) -> Any:

@@ -159,6 +159,42 @@ def test_show_hides_secrets(shown):
     assert found["redis_url"] == "redis://(hidden)@host/0"
 
 
+@pytest.mark.parametrize(
+    ("flag", "url", "seen"),
+    [
+        ("--redis-url", "redis://h/1?password=geheim&db=2", "redis://h/1?password=(hidden)&db=2"),
+        (
+            "--redis-url",
+            "unix:///run/r?db=0&password=a@geheim",
+            "unix:///run/r?db=0&password=(hidden)",
+        ),
+        ("--redis-url", "rediss://:a@geheim@h/0", "rediss://(hidden)@h/0"),
+        ("--redis-url", "redis://h/1?p%61ssword=geheim", "redis://h/1?p%61ssword=(hidden)"),
+        ("--database-url", "postgresql://u:a/geheim@h/db", "postgresql://(hidden)@h/db"),
+        (
+            "--database-url",
+            "postgresql://h/db?user=u&password=geheim&sslpassword=geheim&sslmode=require",
+            "postgresql://h/db?user=u&password=(hidden)&sslpassword=(hidden)&sslmode=require",
+        ),
+    ],
+)
+def test_show_hides_passwords_wherever_a_url_may_have_them(shown, flag, url, seen):
+    """A password is hidden before the host and behind the question mark; the rest is shown."""
+    assert shown(flag, url)[flag.removeprefix("--").replace("-", "_")] == seen
+
+
+@pytest.mark.parametrize("url", ["postgres://u:geheim@h/db", "u:geheim@h", "x:///?password=geheim"])
+def test_a_refused_url_keeps_its_password(capsys, monkeypatch, url):
+    """A URL with a mistyped scheme is named without its password: the line ends up in a log."""
+    for flag in ("--database-url", "--redis-url"):
+        assert cli.main(["config", "check", flag, url]) == 2
+        monkeypatch.setenv("LIVEROOM_" + flag[2:].upper().replace("-", "_"), url)
+        assert cli.main(["config", "check"]) == 2
+        said = capsys.readouterr().err
+        assert said.count("Invalid value") == said.count("(hidden)") == 2
+        assert "geheim" not in said
+
+
 def test_no_limit_is_a_number_where_a_deadline_needs_one():
     """0 seconds mean no limit; a fraction below a millisecond does not become one."""
     assert settings.limit_ms(0) == settings.NO_LIMIT_MS
