@@ -16,7 +16,6 @@ from starlette.types import ASGIApp
 
 from liveroom.audit import Auditor, Report
 from liveroom.chores import Chores
-from liveroom.clock import ServerClock
 from liveroom.errors import LiveroomError
 from liveroom.events import Event
 from liveroom.expiring import Expiring
@@ -29,10 +28,9 @@ from liveroom.siblings import Siblings
 from liveroom.store import scripts
 from liveroom.store.backplane import Batch
 from liveroom.stores import (
-    Stores,
     inspection,
     measure,
-    open_database,
+    stores_of,
 )
 from liveroom.sweeps import sweepers
 from liveroom.web.app import Web, build
@@ -112,13 +110,11 @@ class Node:
         await self._services.payments.close()
         await self._services.inventory.close()
         await self._services.backplane.close()
-        await self._stores.client.aclose()
-        await self._stores.database.close()
+        await self._stores.close()
 
     def _build(self) -> None:
         settings = self.settings
-        client = scripts.connect(settings.redis_url or "")
-        self._stores = stores = Stores(open_database(settings), client, ServerClock())
+        self._stores = stores = stores_of(settings)
         self._services = services = services_of(settings, stores, node=self.name)
         self._auditor = Auditor(stores.database)
         self._expiring = Expiring(

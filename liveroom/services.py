@@ -25,7 +25,7 @@ def services_of(settings: Settings, stores: Stores, *, node: str) -> Services:
     """All of them, under the name of their node; nothing is opened yet."""
     database, clock = stores.database, stores.clock
     inventory = stock_of(settings, stores)
-    backplane = backplane_of(settings, stores)
+    backplane = backplane_of(stores)
     rooms = Rooms(database, backplane, clock)
     payments = Payments(database, _providers(settings, clock))
     promotions = Promotions(database, inventory, backplane, clock)

@@ -32,11 +32,22 @@ log = structlog.get_logger(__name__)
 
 
 class Stores(NamedTuple):
-    """The two stores, opened, and the time by which both are read."""
+    """The two stores, opened, and the time by which both are read.
+
+    `listening` is a client of its own for the backplane's lines, which look at a cluster anew
+    in their own time.
+    """
 
     database: Database
     client: scripts.Client
+    listening: scripts.Client
     clock: ServerClock
+
+    async def close(self) -> None:
+        """Close every connection to either store."""
+        await self.listening.aclose()
+        await self.client.aclose()
+        await self.database.close()
 
 
 def upgrade(settings: Settings) -> None:
@@ -62,7 +73,7 @@ async def prepare(settings: Settings) -> None:
         await inventory.close()
         fence = await stores.database.read(lambda conn: partitions.fence(conn, 0))
         if left is not None and left.fence == fence.epoch:
-            await backplane_of(settings, stores).adopt(left.run)
+            await backplane_of(stores).adopt(left.run)
 
 
 async def leave_marks(settings: Settings) -> None:
@@ -126,13 +137,18 @@ def _must_exist(settings: Settings) -> None:
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Stores]:
     """The stores of a process that serves nobody, closed in the end."""
-    database = open_database(settings)
-    client = scripts.connect(settings.redis_url or "")
+    stores = stores_of(settings)
     try:
-        yield Stores(database, client, ServerClock())
+        yield stores
     finally:
-        await client.aclose()
-        await database.close()
+        await stores.close()
+
+
+def stores_of(settings: Settings) -> Stores:
+    """The stores of these settings; connections are made as they are needed."""
+    url = settings.redis_url or ""
+    clients = scripts.connect(url), scripts.connect(url)
+    return Stores(open_database(settings), *clients, ServerClock())
 
 
 def open_database(settings: Settings) -> Database:
@@ -165,10 +181,9 @@ def cooling_of(settings: Settings, stores: Stores) -> Cooling | None:
     )
 
 
-def backplane_of(settings: Settings, stores: Stores) -> Backplane:
+def backplane_of(stores: Stores) -> Backplane:
     """The backplane over this Redis, not started."""
-    subscriber = scripts.connect(settings.redis_url or "")
-    return Backplane(stores.client, subscriber, stores.clock)
+    return Backplane(stores.client, stores.listening, stores.clock)
 
 
 async def measure(stores: Stores) -> None:

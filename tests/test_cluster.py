@@ -8,9 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from liveroom import server, stores
 from liveroom.events import Event
+from liveroom.settings import Settings
 from liveroom.store import keys, scripts
 from liveroom.store.backplane import Item
+from liveroom.wire.door import Door
 from tests.nodes import Member, Node, ValkeyCluster, cluster, nodes, publish, until, watching
 
 
@@ -57,6 +60,27 @@ def test_every_call_finds_its_master(three, run):
             stock = scripts.pack([["sku:s1", 3, 1]])
             await node.client.execute_command("SPUBLISH", keys.stock_channel(0), stock)
             await until(lambda: node.direct and node.stock)
+
+    run(story())
+
+
+def test_a_stopped_server_leaves_no_connection(three, tmp_path, run):
+    """Whoever stopped holds no connection to any master, neither for commands nor to listen."""
+
+    async def connections() -> int:
+        return sum([len(await member.say("CLIENT", "LIST")) for member in three.masters])
+
+    async def story():
+        settings = Settings(redis_url=three.url, data=tmp_path)
+        await stores.prepare(settings)
+        alone = await connections()
+        node = server.Node(settings, Door(server.limits(settings)))
+        await node.start()
+        assert await connections() > alone
+        await node.stop()
+        async with asyncio.timeout(10):
+            while await connections() > alone:  # noqa: ASYNC110 - the masters' fact
+                await asyncio.sleep(0.01)
 
     run(story())
 
