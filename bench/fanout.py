@@ -129,8 +129,9 @@ def _report(
         "load_cpu_s": round(sum(one["cpu_s"] for one in results), 2),
     }
     if "server" in spent:
-        figures["server_cpu_us_per_delivered"] = round(spent["server"] / delivered * 1e6, 3)
-        figures["store_cpu_us_per_delivered"] = round(spent["store"] / delivered * 1e6, 3)
+        each = max(1, delivered)  # all may be lost, which is then to be told
+        figures["server_cpu_us_per_delivered"] = round(spent["server"] / each * 1e6, 3)
+        figures["store_cpu_us_per_delivered"] = round(spent["store"] / each * 1e6, 3)
         figures["server_cpu_percent"] = round(spent["server"] / spent["took"] * 100, 1)
         figures["server_memory_mb"] = round(spent["memory"] / 1e6, 1)
     faults = {name: total(name) for name in ("lost", "doubled", "reordered", "refused", "cut")}

@@ -12,10 +12,9 @@ from contextlib import nullcontext
 import pytest
 from rich.console import Console
 
-from bench import bars, cli, scaling, weight
+from bench import bars, cli, fanout, scaling, weight
 from bench.bars import AIM, BARS, FAULTS, MISSED, MUST, NOT_RUN, SHORT, Bar, Run
 from bench.cores import Cores
-from bench.fanout import Tally
 from bench.history import load
 from bench.latency import Bins
 from bench.report import PAGE, BadRule, Report
@@ -61,6 +60,16 @@ def test_fanout_checks_logged_events_too(capfd, there):
     words = ["--viewers=5", "--rate=40", "--seconds=0.5", "--kind=logged", *there]
     assert cli.main(["fanout", *words, "--json"]) == 0
     assert outcome(capfd)["figures"]["delivered"] == 5 * 20
+
+
+def test_a_fanout_of_which_nothing_arrives_is_told():
+    """A run in which every event is lost ends with a report that says so."""
+    counts = dict.fromkeys(("delivered", "frames", "doubled", "reordered", "refused", "cut"), 0)
+    result = {"viewers": 2, "acked": 10, "lost": 20, "bins": {}, "timeline": {}, "spread": {}}
+    spent = {"server": 0.5, "store": 0.1, "took": 1.0, "memory": 1e6}
+    report = fanout._report(fanout.Plan(), [counts | result | {"cpu_s": 0.1}], "", spent)
+    assert not report.correct
+    assert (report.figures["delivered"], report.faults["lost"]) == (0, 20)
 
 
 def test_drop_sells_every_unit_once(capfd, tmp_path, there):
@@ -141,7 +150,7 @@ def test_planted_faults_are_found(run, frames, lost, doubled):
     """A missing event is lost, one that comes again is doubled, for the viewer it happens to."""
 
     async def story():
-        tally, seat = Tally("message.posted", "n"), Seat(b"", 0)
+        tally, seat = fanout.Tally("message.posted", "n"), Seat(b"", 0)
         seat.expected = 1
         for numbers in frames:
             tally.take(seat, frame(*numbers))
