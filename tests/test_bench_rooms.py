@@ -4,6 +4,8 @@ import json
 
 from bench import cli
 from bench.crowd import Stream
+from bench.slow_viewers import closes_in
+from liveroom.metrics import Counters, exposition
 
 
 def outcome(capfd):
@@ -70,6 +72,16 @@ def test_a_full_house_is_entered_by_those_who_come_again(capfd):
     run = outcome(capfd)
     assert run["correct"]
     assert run["figures"]["told_503"] > 0
+
+
+def test_closes_of_all_workers_are_counted():
+    """The slow viewers whom the server has closed, by one process or by several."""
+    counted = Counters()
+    for code, times in (("4001", 3), ("4000", 5)):
+        counted.count("closes", code, times)
+    assert closes_in(counted.exposition().decode()) == 3
+    reading = counted.reading()
+    assert closes_in(exposition({"0": reading, "1": reading}).decode()) == 6
 
 
 def test_viewers_who_never_read_are_weighed_and_cut(capfd):
