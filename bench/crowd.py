@@ -14,7 +14,6 @@ import heapq
 import json
 import os
 import random
-import re
 import resource
 import select
 import socket
@@ -29,6 +28,7 @@ import orjson
 
 from bench.crew import Boss
 from bench.latency import Bins
+from bench.seat import retry_after_s
 from bench.timeline import Timeline
 
 HANDSHAKES_AT_ONCE: Final = 64
@@ -38,7 +38,6 @@ FRAMES_MAX: Final = 5000
 TICK: Final = 1000
 """Arrivals are kept in milliseconds."""
 _BIND_WITHOUT_PORT: Final = 24
-_RETRY: Final = re.compile(rb"retry-after: (\d+)", re.IGNORECASE)
 _LOGGED, _CHAT = "seq", "n"
 
 
@@ -184,13 +183,13 @@ class Crowd:
             self.cut += 1
             return
         self._arriving.discard(fd)
-        retry = _RETRY.search(said) if said.startswith(b"HTTP/1.1 503") else None
+        after_s = retry_after_s(said.decode(errors="replace"))
         self._tries += 1
-        if retry is None or self._tries > TRIES_MAX * self._wanted:
+        if after_s is None or self._tries > TRIES_MAX * self._wanted:
             self.refused += 1
             return
         self.told_503 += 1
-        wait_s = int(retry[1]) * (0.5 + random.random())
+        wait_s = after_s * (0.5 + random.random())
         heapq.heappush(self._again, time.monotonic() + wait_s)
 
     # ── watching ──────────────────────────────────────────────────────────────────────────

@@ -198,7 +198,7 @@ class _Herd:
             try:
                 await self._resume(viewer)
             except ConnectionError as told:
-                after_s = retry_after_s(told)
+                after_s = retry_after_s(str(told))
                 if after_s is None:
                     break
                 self.counts["told_503"] += 1

@@ -178,7 +178,7 @@ async def _let_in(spec: dict[str, Any], host: _Host) -> tuple[Seat, dict[str, An
         try:
             return await join(spec["url"], spec["room"], 0, spec["token"], on_joined=host.begin)
         except ConnectionError as told:
-            after_s = retry_after_s(told)
+            after_s = retry_after_s(str(told))
             if after_s is None:
                 raise
             await asyncio.sleep(after_s)

@@ -109,8 +109,6 @@ def _report(
     *,
     gates_unchecked: bool,
 ) -> Report:
-    if plan.history is not None:
-        save(plan.history, result["history"])
     acked, codes = result["acked"], Counter(result["codes"])
     normal = dict(zip(FAULTS, result["normal_s"], strict=True))
     everybody = dict(zip(FAULTS, result["everybody_s"], strict=True))

@@ -123,9 +123,8 @@ class Seat(asyncio.Protocol):
             self.waiting.set_result(value)
 
 
-def retry_after_s(told: ConnectionError) -> int | None:
+def retry_after_s(said: str) -> int | None:
     """In how many seconds to come again, where the upgrade was refused for now with 503."""
-    said = str(told)
     found = _RETRY.search(said) if said.startswith("HTTP/1.1 503") else None
     return None if found is None else int(found[1])
 
