@@ -17,7 +17,6 @@ from liveroom.events import Event, Position
 
 MESSAGES_MAX: Final = 50
 MESSAGES_NOW: Final = 20
-PINNED_MAX: Final = 3
 
 Thing = dict[str, Any]
 

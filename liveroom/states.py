@@ -75,8 +75,3 @@ def move(machine: str, before: str, after: str) -> str:
             data={"machine": machine, "state": before},
         )
     return after
-
-
-def final(machine: str, state: str) -> bool:
-    """Whether nothing can follow `state`."""
-    return not TABLES[machine][state]

@@ -53,7 +53,6 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     logs.configure(settings.log_level, settings.log_format)
     signal.signal(signal.SIGTERM, _leave)
     raise_file_limit()
-    _check_stripe(settings)
     with _owned(settings) as resolved, contextlib.closing(_bind(resolved)) as listener:
         _prepare(resolved)
         ready = functools.partial(on_ready, _url(listener))

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from liveroom.errors import Invalid
-from liveroom.states import TABLES, final, may, move
+from liveroom.states import TABLES, may, move
 
 PAIRS = [
     (machine, before, after)
@@ -58,10 +58,3 @@ def test_a_pair_moves_only_by_an_arrow(machine: str, before: str, after: str) ->
         move(machine, before, after)
     assert refusal.value.code == "illegal_transition"
     assert refusal.value.data == {"machine": machine, "state": before}
-
-
-@pytest.mark.parametrize("machine", TABLES)
-def test_final_states_lead_nowhere(machine: str) -> None:
-    """A state is final exactly if no arrow leaves it."""
-    for state in TABLES[machine]:
-        assert final(machine, state) == (state not in {before for before, _ in ARROWS[machine]})

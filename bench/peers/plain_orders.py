@@ -23,7 +23,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bench.peers.pace import listener
 
-PLACED: Final = 1
 SOLD_OUT: Final = 0
 _TAKE: Final = """
 local left = tonumber(redis.call('GET', KEYS[1]))

@@ -349,7 +349,6 @@ def _range(pool: str, *rows: Any) -> Range:
 
 
 _SUMS = ("initial", "adjusted", "reserved", "sold", "seq")
-_MAKE_FENCE = text("INSERT INTO fences (partition, epoch) VALUES (:partition, 0)")
 MAKE_VOID = text(
     "INSERT INTO void_holds (hold, at) VALUES (:hold, :at) ON CONFLICT (hold) DO NOTHING"
 )
