@@ -24,6 +24,8 @@ from urllib.parse import unquote
 
 from cyclopts import Parameter, validators
 
+from liveroom.disk import sync_folder
+
 ENV_PREFIX: Final = "LIVEROOM_"
 FILE: Final = Path("liveroom.toml")
 NO_LIMIT_MS: Final = 10 * 365 * 24 * 3600 * 1000
@@ -364,17 +366,8 @@ def secret_in(data: Path) -> str:
         with contextlib.suppress(FileExistsError):  # another process was faster: take its secret
             os.link(fresh, path)
         fresh.unlink()
-        _sync_folder(data)
+        sync_folder(data)
     secret = path.read_text().strip()
     if not secret:
         raise BadSetting(f"--data: {path} is empty; remove it, and sign tokens anew")
     return secret
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

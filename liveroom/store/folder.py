@@ -30,27 +30,8 @@ class DataFolder:
             self._lock = -1
             raise FolderInUse(f"another server holds the data folder {self.path}") from None
 
-    @property
-    def sql_lock(self) -> Path:
-        """The file that serialises the SQLite writers of all worker processes."""
-        return self.path / "sqlite.lock"
-
-    @property
-    def sqlite_url(self) -> str:
-        """Where the embedded SQL database lies."""
-        return f"sqlite:///{self.path / 'liveroom.db'}"
-
     def close(self) -> None:
         """Let another server take the folder. Closing twice does nothing."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

