@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,6 +144,16 @@ def test_services_look_sideways_only_where_agreed(module):
             other = PARTS.get(name, name)
             allowed = SIDEWAYS.get(home, set()) | {home}
             assert other in allowed, f"{module} imports {name}"
+
+
+def test_the_architecture_names_every_module():
+    """Whatever is no part of another module, and in no package, is in the table of layers."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    _, _, table = page.partition("| layer | what | modules |\n")
+    rows = table.partition("\n\n")[0].splitlines()
+    named = {name for row in rows for name in re.findall(r"\w+", row.split("|")[3])}
+    alone = {name for name in MODULES if name and "." not in name and name not in PARTS}
+    assert alone - named == set()
 
 
 def test_settings_are_seen_by_few():
