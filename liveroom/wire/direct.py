@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import socket
-import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -26,8 +25,6 @@ FLAGS: Final[int] = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NO
 
 
 def _libc_send() -> Callable[[int, bytes, int, int], int]:
-    if sys.platform == "win32":
-        return lambda *_: -1
     send = ctypes.PyDLL(None).send
     send.restype = ctypes.c_ssize_t
     return send
