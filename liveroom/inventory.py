@@ -18,7 +18,7 @@ from liveroom.clock import Clock
 from liveroom.errors import Unavailable
 from liveroom.faults import point
 from liveroom.stocktaking import Stocktaking
-from liveroom.store import ledger, partitions
+from liveroom.store import ledger, movements, partitions
 from liveroom.store.answered import AnsweredLines
 from liveroom.store.database import Database
 from liveroom.store.fences import Fences
@@ -347,11 +347,9 @@ class Inventory:
         counted = await self._stocktaking.adjust(sku, delta, operation, f"{by}: {why}")
         return await self._told(sku, counted)
 
-    async def ledger(self, sku: str, *, after: str | None, limit: int) -> ledger.Movements:
+    async def ledger(self, sku: str, *, after: str | None, limit: int) -> movements.Movements:
         """A page of every movement of a SKU's stock, with the sums that must agree."""
-        return await self._db.read(
-            lambda conn: ledger.movements(conn, sku, after=after, limit=limit)
-        )
+        return await self._db.read(lambda conn: movements.page(conn, sku, after=after, limit=limit))
 
     # ── inside ────────────────────────────────────────────────────────────────────────────
 

@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from sqlalchemy import (
     Connection,
-    Row,
     bindparam,
     case,
     func,
     insert,
     select,
     text,
-    tuple_,
     update,
 )
 
@@ -57,15 +54,6 @@ class PoolRow(NamedTuple):
     limit: int
     phase: Phase
     waiting: bool
-
-
-class Movements(msgspec.Struct):
-    """A page of a SKU's ledger, with what its pools come to: the sums that must agree."""
-
-    sku: str
-    pools: list[dict[str, Any]]
-    items: list[dict[str, Any]]
-    next: str | None
 
 
 class Resolved(NamedTuple):
@@ -203,43 +191,6 @@ def currencies(conn: Connection, skus: Iterable[str]) -> dict[str, str]:
     return {row.id: row.currency for row in conn.execute(query)}
 
 
-def movements(conn: Connection, sku: str, *, after: str | None, limit: int) -> Movements:
-    """A page of the ledger of a SKU's pools, in order of pool and sequence, and the sums.
-
-    `after` is the cursor of the page before: "<pool>:<seq>".
-    """
-    pools = conn.execute(select(_T.pools).where(_T.pools.c.sku == sku).order_by("pool")).all()
-    query = (
-        select(_T.ledger)
-        .join(_T.pools, _T.pools.c.pool == _T.ledger.c.pool)
-        .where(_T.pools.c.sku == sku)
-        .order_by(_T.ledger.c.pool, _T.ledger.c.seq)
-        .limit(limit + 1)
-    )
-    if after is not None:
-        pool, _, seq = after.rpartition(":")
-        if not (seq.isascii() and seq.isdecimal() and len(seq) < 16):
-            raise Invalid("bad_argument", "This is no cursor of a ledger.")
-        query = query.where(tuple_(_T.ledger.c.pool, _T.ledger.c.seq) > (pool, int(seq)))
-    rows = conn.execute(query).mappings().all()
-    last = rows[limit - 1] if len(rows) > limit else None
-    return Movements(
-        sku=sku,
-        pools=[_sums(row) for row in pools],
-        items=[
-            {name: value for name, value in row.items() if value is not None}
-            for row in rows[:limit]
-        ],
-        next=f"{last['pool']}:{last['seq']}" if last is not None else None,
-    )
-
-
-def _sums(row: Row[Any]) -> dict[str, Any]:
-    sums = {name: getattr(row, name) for name in _SUMS}
-    free = row.initial + row.adjusted - row.reserved - row.sold
-    return {"pool": row.pool, **sums, "available": free}
-
-
 # ── moving ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -348,7 +299,6 @@ def _range(pool: str, *rows: Any) -> Range:
     return Range(pool, rows[0].seq, rows[-1].seq, rows[-1].available_after, holds)
 
 
-_SUMS = ("initial", "adjusted", "reserved", "sold", "seq")
 MAKE_VOID = text(
     "INSERT INTO void_holds (hold, at) VALUES (:hold, :at) ON CONFLICT (hold) DO NOTHING"
 )
