@@ -6,15 +6,14 @@ not hold, 2 bad usage.
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import cyclopts
-from cyclopts import App, Parameter, validators
+from cyclopts import App, Parameter
 from rich.console import Console
 
 from bench import bars as every_bar
@@ -33,44 +32,25 @@ from bench import soak as soak_scenario
 from bench import storm as storm_scenario
 from bench.peers import servers as peer_servers
 from bench.peers import table as peer_table
-from bench.report import BadRule, Report
-from bench.target import Target
-
-DONE, FAILED, BAD_USAGE = 0, 1, 2
-
-Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
-Positive = Annotated[float, Parameter(validator=validators.Number(gt=0))]
+from bench.report import BadRule
+from bench.running import (
+    BAD_USAGE,
+    DONE,
+    FAILED,
+    Count,
+    Options,
+    Positive,
+    command,
+    conclude,
+    measure,
+    own,
+)
 
 app = App(
     name="liveroom bench",
     help="Load a server and measure it. Each scenario starts its own server unless --url is given.",
     result_action="return_value",
 )
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What every scenario takes."""
-
-    url: Annotated[str | None, Parameter(help="A running server; needs --secret.")] = None
-    secret: Annotated[str | None, Parameter(help="That server's secret, for tokens.")] = None
-    workers: Annotated[Count, Parameter(help="Worker processes of our own server.")] = 1
-    server: Annotated[
-        tuple[str, ...],
-        Parameter(help="More flags for our own server, such as --server=--tick-max-ms=50."),
-    ] = ()
-    processes: Annotated[Count, Parameter(help="Load processes.")] = 1
-    json: Annotated[bool, Parameter(help="Print the run as one line of JSON.", negative="")] = False
-    report: Annotated[Path | None, Parameter(help="Write the run as one HTML file.")] = None
-    hdr: Annotated[
-        Path | None, Parameter(help="Write the latencies as HdrHistogram's percentiles.")
-    ] = None
-    assert_: Annotated[
-        tuple[str, ...],
-        Parameter(name="--assert", help="A bar that must hold: 'p99_ms<200'. May be repeated."),
-    ] = ()
-
 
 _PLAIN: Final = Options()
 
@@ -87,8 +67,8 @@ def fanout(
 ) -> int:
     """N viewers of one room, events at a fixed rate, every viewer checked."""
     plan = fanout_scenario.Plan(viewers, rate, seconds, kind, event_bytes, options.processes)
-    return _measure(
-        options, lambda target, console: fanout_scenario.run(target, plan, console, _command())
+    return measure(
+        options, lambda target, console: fanout_scenario.run(target, plan, console, command())
     )
 
 
@@ -115,8 +95,8 @@ def drop(
     plan = drop_scenario.Plan(
         buyers, units, rate, options.processes, history, watchers, apart, peers
     )
-    return _measure(
-        options, lambda target, console: drop_scenario.run(target, plan, console, _command())
+    return measure(
+        options, lambda target, console: drop_scenario.run(target, plan, console, command())
     )
 
 
@@ -134,8 +114,8 @@ def kill(
         print("liveroom bench: kill starts and kills a server of its own", file=sys.stderr)
         return BAD_USAGE
     plan = kill_scenario.Plan(buyers, units, stay, history)
-    return _measure(
-        options, lambda target, console: kill_scenario.run(target, plan, console, _command())
+    return measure(
+        options, lambda target, console: kill_scenario.run(target, plan, console, command())
     )
 
 
@@ -149,8 +129,8 @@ def idle(
 ) -> int:
     """N viewers who do nothing: memory of each, CPU to let each in and to keep it."""
     plan = idle_scenario.Plan(viewers, seconds, members, options.processes)
-    return _measure(
-        options, lambda target, console: idle_scenario.run(target, plan, console, _command())
+    return measure(
+        options, lambda target, console: idle_scenario.run(target, plan, console, command())
     )
 
 
@@ -168,7 +148,7 @@ def holds(
     """N buyers hold units from the inventory alone: no server, no orders."""
     plan = holds_scenario.Plan(holds, buyers, skus, lines, cart, limit)
     console = Console(stderr=True, highlight=False)
-    return _conclude(options, holds_scenario.run(plan, _command()), console)
+    return conclude(options, holds_scenario.run(plan, command()), console)
 
 
 @app.command(name="chat_storm")
@@ -187,8 +167,8 @@ def chat_storm(
     plan = chat_storm_scenario.Plan(
         viewers, authors, rate, budget, logged, seconds, flood, options.processes, options.workers
     )
-    return _measure(
-        options, lambda target, console: chat_storm_scenario.run(target, plan, console, _command())
+    return measure(
+        options, lambda target, console: chat_storm_scenario.run(target, plan, console, command())
     )
 
 
@@ -202,8 +182,8 @@ def storm(
 ) -> int:
     """N orders after the last unit is gone: refusals a second, and nothing sold."""
     plan = storm_scenario.Plan(requests, buyers, window, options.processes)
-    return _measure(
-        options, lambda target, console: storm_scenario.run(target, plan, console, _command())
+    return measure(
+        options, lambda target, console: storm_scenario.run(target, plan, console, command())
     )
 
 
@@ -223,8 +203,8 @@ def soak(
     plan = soak_scenario.Plan(
         viewers, seconds, chat, logged, orders, churn, grow_mb_max, options.processes
     )
-    return _measure(
-        options, lambda target, console: soak_scenario.run(target, plan, console, _command())
+    return measure(
+        options, lambda target, console: soak_scenario.run(target, plan, console, command())
     )
 
 
@@ -244,8 +224,8 @@ def peers(
     """The same fan-out on every other server that is installed, and on liveroom: one table."""
     load = peer_servers.Load(viewers, rate, seconds, event_bytes)
     console = Console(stderr=True, highlight=False)
-    report = peer_table.run(load, only, lambda: _own(options), console, _command())
-    return _conclude(options, report, console)
+    report = peer_table.run(load, only, lambda: own(options), console, command())
+    return conclude(options, report, console)
 
 
 @app.command
@@ -261,8 +241,8 @@ def workers(
     """Fan-out and a drop with 1 and with 2 workers: what each event and order costs."""
     plan = scaling.Workers(viewers, rate, seconds, buyers, units, options.processes)
     console = Console(stderr=True, highlight=False)
-    report = scaling.workers(lambda count: _own(options, workers=count), plan, console, _command())
-    return _conclude(options, report, console)
+    report = scaling.workers(lambda count: own(options, workers=count), plan, console, command())
+    return conclude(options, report, console)
 
 
 @app.command
@@ -277,8 +257,8 @@ def growth(
     """Ten times the viewers, the events, the rooms, and idle rooms besides: what each costs."""
     plan = scaling.Growth(viewers, rate, seconds, rooms, options.processes)
     console = Console(stderr=True, highlight=False)
-    report = scaling.growth(lambda count: _own(options, workers=count), plan, console, _command())
-    return _conclude(options, report, console)
+    report = scaling.growth(lambda count: own(options, workers=count), plan, console, command())
+    return conclude(options, report, console)
 
 
 @app.command
@@ -312,8 +292,8 @@ def reconnect_herd(
 ) -> int:
     """N viewers lose their connection at once: all must be back and resumed, nothing lost."""
     plan = herd_scenario.Plan(viewers, rate, members, options.processes)
-    return _measure(
-        options, lambda target, console: herd_scenario.run(target, plan, console, _command())
+    return measure(
+        options, lambda target, console: herd_scenario.run(target, plan, console, command())
     )
 
 
@@ -327,8 +307,8 @@ def large_room(
 ) -> int:
     """N viewers of one room, every one checked, while a buyer's orders are answered."""
     plan = large_room_scenario.Plan(viewers, rate, seconds, options.processes)
-    return _measure(
-        options, lambda target, console: large_room_scenario.run(target, plan, console, _command())
+    return measure(
+        options, lambda target, console: large_room_scenario.run(target, plan, console, command())
     )
 
 
@@ -343,8 +323,8 @@ def huge_room(
 ) -> int:
     """More viewers than a process can hold: start it with --workers and --processes to match."""
     plan = huge_room_scenario.Plan(viewers, pins, chat, seconds, options.processes)
-    return _measure(
-        options, lambda target, console: huge_room_scenario.run(target, plan, console, _command())
+    return measure(
+        options, lambda target, console: huge_room_scenario.run(target, plan, console, command())
     )
 
 
@@ -372,9 +352,9 @@ def slow_viewers(
         event_bytes=event_bytes,
         processes=options.processes,
     )
-    return _measure(
+    return measure(
         options,
-        lambda target, console: slow_viewers_scenario.run(target, plan, console, _command()),
+        lambda target, console: slow_viewers_scenario.run(target, plan, console, command()),
     )
 
 
@@ -389,39 +369,3 @@ def main(arguments: Sequence[str]) -> int:
         print(f"liveroom bench: {error}", file=sys.stderr)
         return FAILED
     return DONE if code is None else int(code)
-
-
-def _measure(options: Options, scenario: Callable[[Target, Console], Report]) -> int:
-    if options.url is not None and options.secret is None:
-        print("liveroom bench: --url needs --secret, the server's own", file=sys.stderr)
-        return BAD_USAGE
-    console = Console(stderr=True, highlight=False)
-    with _own(options) if options.url is None else Target(options.url, options.secret) as target:
-        report = scenario(target, console)
-    return _conclude(options, report, console)
-
-
-def _own(options: Options, workers: int | None = None) -> Target:
-    """A server of our own, with the flags that were given."""
-    return Target(flags=(f"--workers={workers or options.workers}", *options.server))
-
-
-def _conclude(options: Options, report: Report, console: Console) -> int:
-    """Show, print, write and judge a run; the exit code."""
-    report.show(console)
-    if options.json:
-        print(report.as_json(), flush=True)
-    if options.report is not None:
-        report.write_html(options.report)
-    if options.hdr is not None:
-        options.hdr.write_text(report.bins.hgrm())
-    failed = report.failing(list(options.assert_))
-    for line in failed:
-        print(f"liveroom bench: {line}", file=sys.stderr)
-    return DONE if report.correct and not failed else FAILED
-
-
-def _command() -> str:
-    """The command as it can be repeated."""
-    words = sys.argv[1:]
-    return shlex.join(["liveroom", "bench", *(words[1:] if words[:1] == ["bench"] else words)])
