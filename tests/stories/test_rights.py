@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from liveroom.ids import new_id
+from tests.live import Live
 
 GUEST_MAY = {"message.post": {"text": "hi"}, "reaction.send": {"kind": "heart", "count": 3}}
 MEMBER_MAY = {
@@ -103,3 +104,16 @@ def test_creating_needs_the_right(server):
         assert nobody.post("/v1/shops", json=body).json()["code"] == "unauthenticated"
     with server.http(server.token("ann")) as ann:
         assert ann.post("/v1/shops", json=body).json()["code"] == "forbidden"
+
+
+@pytest.mark.parametrize(("sandbox", "status"), [("true", 201), ("false", 401)])
+def test_beside_a_sign_in_service_the_secret_is_the_sandboxes(tmp_path, sandbox, status):
+    """Where a JWKS signs, tokens of the server's own secret are taken in the sandbox alone."""
+    live = Live(tmp_path / "data", "--jwks-url", "http://127.0.0.1:1/keys", "--sandbox", sandbox)
+    try:
+        live.start()
+        with live.http(live.token("root", "admin")) as http:
+            told = http.post("/v1/shops", json={"id": "s1", "name": "Shop"})
+        assert told.status_code == status, told.text
+    finally:
+        live.close()
