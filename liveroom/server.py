@@ -18,7 +18,6 @@ from liveroom.audit import Auditor, Report
 from liveroom.chores import Chores
 from liveroom.errors import LiveroomError
 from liveroom.events import Event
-from liveroom.expiring import Expiring
 from liveroom.ids import new_id
 from liveroom.metrics import counters
 from liveroom.onair import BEAT_S
@@ -79,7 +78,7 @@ class Node:
             is_seated=self._hub.is_seated,
         )
         self._chores.every(CLOCK_EVERY_S, "clock", functools.partial(measure, stores))
-        self._chores.every(FENCES_EVERY_S, "fences", self._expiring.check_once)
+        self._chores.every(FENCES_EVERY_S, "fences", self._services.expiring.check_once)
         self._chores.every(BEAT_S, "beat", self._services.onair.beat)
         self._chores.every(CHECK_EVERY_S, "positions", self._hub.check)
         self._services.promotions.start()
@@ -117,12 +116,9 @@ class Node:
         self._stores = stores = stores_of(settings)
         self._services = services = services_of(settings, stores, node=self.name)
         self._auditor = Auditor(stores.database)
-        self._expiring = Expiring(
-            services.inventory, services.backplane, stores.clock, services.hoarding
-        )
         self._hub = hub = self._make_hub()
         services.onair.attach(hub)
-        self._sweepers = sweepers(services, self._expiring)
+        self._sweepers = sweepers(services)
         self._app = build(
             Web(
                 services=services,

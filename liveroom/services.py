@@ -8,6 +8,7 @@ from liveroom.catalog import Catalog
 from liveroom.clock import Clock
 from liveroom.commands import Services
 from liveroom.creators import Creators
+from liveroom.expiring import Expiring
 from liveroom.hoarding import Hoarding
 from liveroom.metrics import counters
 from liveroom.moderation import Moderation, SlowMode
@@ -17,6 +18,7 @@ from liveroom.payments import PaymentProvider, Payments, Sandbox
 from liveroom.promotions import Promotions
 from liveroom.rooms import Rooms
 from liveroom.settings import Settings, limit_ms
+from liveroom.store.lost import LostLines
 from liveroom.stores import Stores, backplane_of, cooling_of, stock_of
 from liveroom.waitlist import Waitlist
 
@@ -29,6 +31,7 @@ def services_of(settings: Settings, stores: Stores, *, node: str) -> Services:
     rooms = Rooms(database, backplane, clock)
     payments = Payments(database, _providers(settings, clock))
     promotions = Promotions(database, inventory, backplane, clock)
+    hoarding = Hoarding(cooling_of(settings, stores))
     return Services(
         node=node,
         clock=clock,
@@ -62,7 +65,8 @@ def services_of(settings: Settings, stores: Stores, *, node: str) -> Services:
         payments=payments,
         promotions=promotions,
         waitlist=Waitlist(database, inventory, backplane, clock),
-        hoarding=Hoarding(cooling_of(settings, stores)),
+        hoarding=hoarding,
+        expiring=Expiring(inventory, backplane, clock, hoarding, LostLines(stores.client, clock)),
     )
 
 

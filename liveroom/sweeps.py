@@ -9,7 +9,6 @@ from typing import Final
 
 from liveroom import carving, closing, outbox, parked
 from liveroom.commands import Services
-from liveroom.expiring import Expiring
 from liveroom.outbox import Outbox
 from liveroom.store import outline, waiting
 from liveroom.store.leases import Lease
@@ -18,11 +17,11 @@ from liveroom.sweeper import Step, Sweeper
 TIDY_EVERY_S: Final = 3600.0
 
 
-def sweepers(services: Services, expiring: Expiring) -> list[Sweeper]:
+def sweepers(services: Services) -> list[Sweeper]:
     """One for what is due at every beat, one to tidy up."""
     db, orders = services.db, services.orders
     house = {
-        "holds": Step(expiring.sweep_once, look=outline.read),
+        "holds": Step(services.expiring.sweep_once, look=outline.read),
         "waitlist": Step(services.waitlist.sweep_once, waiting.ANY_OPEN),
         "orders": Step(orders.expire_once, closing.ANY_PLACED),
         "captures": Step(orders.settle_waiting_once, parked.ANY_DUE),

@@ -28,6 +28,7 @@ from liveroom.rooms import NewRoom, Rooms
 from liveroom.store import scripts
 from liveroom.store.backplane import Backplane
 from liveroom.store.cooling import Cooling
+from liveroom.store.lost import LostLines
 from liveroom.waitlist import Waitlist
 from liveroom.web.app import Web, build
 from liveroom.wire.hub import Hub
@@ -61,7 +62,8 @@ class House:
         self.inventory = Inventory(db, self.clients[0], self.clock, hold_ttl_s=hold_ttl_s)
         cooling = Cooling(self.clients[0], most=hoarded_max, window_ms=60_000, cool_ms=COOL_MS)
         self.hoarding = Hoarding(cooling if hoarded_max else None)
-        self.expiring = Expiring(self.inventory, backplane, self.clock, self.hoarding)
+        lost = LostLines(self.clients[0], self.clock)
+        self.expiring = Expiring(self.inventory, backplane, self.clock, self.hoarding, lost)
         self.rooms = Rooms(db, backplane, self.clock)
         self.promotions = Promotions(db, self.inventory, backplane, self.clock)
         self.onair = OnAir(
@@ -101,6 +103,7 @@ class House:
             payments=payments,
             promotions=self.promotions,
             hoarding=self.hoarding,
+            expiring=self.expiring,
             waitlist=Waitlist(db, self.inventory, backplane, self.clock),
         )
         self.commands = Commands(self.services)

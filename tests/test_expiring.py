@@ -7,9 +7,11 @@ import asyncio
 from house import ANN, BO, House
 from test_socket import Phone
 
-from liveroom.store import ledger, partitions
+from liveroom.clock import ManualClock
+from liveroom.store import keys, ledger, partitions, scripts
 from liveroom.store.answered import AnsweredLines
 from liveroom.store.holds import Hold
+from liveroom.store.lost import KEPT_MAX, LostLines
 
 
 async def seated(house, member):
@@ -62,6 +64,62 @@ def test_a_wiped_redis_tells_whose_carts_are_lost(run, db, redis_url):
             assert len(await told(ann)) == 1
             for phone in (ann, bo):
                 await phone.leave()
+
+    run(story())
+
+
+def test_who_was_away_when_it_was_told_hears_it_at_the_return(run, db, redis_url):
+    """The seat goes with the room's log, often before the loss is found: nobody is passed over.
+
+    What is in the cart again by then is not told as gone; what was told is not told again.
+    """
+
+    async def story():
+        async with House(db, redis_url) as house:
+            ann = await seated(house, ANN)
+            [line] = (await house.do(ANN, "cart.add", sku="a", qty=2))["cart"]["lines"]
+            await house.do(ANN, "cart.add", sku="b", qty=1)
+            await ann.leave()
+            await house.clients[0].flushall()
+            await house.expiring.check_once()
+            await house.do(ANN, "cart.add", sku="b", qty=1)
+            assert house.inventory.lost() == []
+
+            ann = await seated(house, ANN)
+            hold = {"sku": "a", "qty": 2, "expires_at": line["expires_at"]}
+            assert await told(ann) == [{"hold": hold, "why": "rebuilding"}]
+            await ann.leave()
+            await house.do(ANN, "cart.remove", sku="b")
+            ann = await seated(house, ANN)
+            ann.cmd(2, "cart.show")
+            await ann.reply(2)
+            assert await told(ann, events=0) == []
+            await ann.leave()
+
+    run(story())
+
+
+def test_lost_lines_are_kept_once_until_they_are_due(run, redis_url):
+    """Giving them again keeps them once; a cart keeps a bounded number; all go with their time."""
+
+    async def story():
+        client, clock = scripts.connect(redis_url), ManualClock()
+        lost = LostLines(client, clock)
+        now = clock.now_ms()
+        lines = [hold(n, due=now + 5_000) for n in (1, 2)]
+        await lost.keep([*lines, hold(3, due=now)])
+        await lost.keep(lines)
+        kept = await lost.of("ann", "r1")
+        assert [line.hold for line in kept] == ["0.1", "0.2"]
+        assert await lost.of("ann", "r2") == []
+        await lost.told("ann", "r1", kept[:1])
+        assert await lost.of("ann", "r1") == kept[1:]
+        assert 0 < await client.pttl(keys.lost("r1", "ann")) <= 5_000
+        await lost.keep([hold(n, due=now + 5_000) for n in range(KEPT_MAX + 9)])
+        assert len(await lost.of("ann", "r1")) == KEPT_MAX
+        clock.advance(5_000)
+        assert await lost.of("ann", "r1") == []
+        await client.aclose()
 
     run(story())
 

@@ -14,6 +14,7 @@ from liveroom.cart import Carts
 from liveroom.catalog import Catalog
 from liveroom.clock import Clock
 from liveroom.creators import Creators
+from liveroom.expiring import Expiring
 from liveroom.hoarding import Hoarding
 from liveroom.inventory import Inventory
 from liveroom.moderation import Moderation, SlowMode
@@ -49,6 +50,7 @@ class Services:
     promotions: Promotions
     waitlist: Waitlist
     hoarding: Hoarding
+    expiring: Expiring
 
 
 class Who(StrEnum):

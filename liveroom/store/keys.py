@@ -103,6 +103,11 @@ def cooling(buyer: str, sku: str) -> tuple[str, str]:
     return f"{tag}:expired", f"{tag}:wait"
 
 
+def lost(room: str, buyer: str) -> str:
+    """A set: lines of a buyer's cart in a room that a rebuild has ended and nobody has told."""
+    return f"lr:lost:{room}/{buyer}"
+
+
 def first_answer(member: str, key: str) -> str:
     """A string: the first answer to a member's command with this idempotency key."""
     return f"lr:answer:{member}:{key}"

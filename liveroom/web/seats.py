@@ -11,7 +11,8 @@ from liveroom import shapes
 from liveroom.auth import LEEWAY_S, Member
 from liveroom.commands import Services
 from liveroom.errors import Denied, Unavailable
-from liveroom.events import Position
+from liveroom.events import Event, Position
+from liveroom.wire import codec
 from liveroom.wire.codec import Format
 from liveroom.wire.hub import Hub
 from liveroom.wire.outbox import Link, Seat
@@ -53,7 +54,22 @@ async def take_seat(
         return await own_part(services, room, member)
 
     await hub.join(room, seat, re=re, since=since, you=you, own=own)
+    await tell_missed(services, room, seat, member)
     return seat
+
+
+async def tell_missed(services: Services, room: str, seat: Seat, member: Member) -> None:
+    """Tell a member who is back what was lost of the cart; what cannot be read is told later."""
+    if member.guest:
+        return
+
+    def tell(event: Event) -> None:
+        seat.send([codec.encode(event.on_wire(), seat.format)])
+
+    try:
+        await services.expiring.tell_missed(member.id, room, tell)
+    except Unavailable as fault:
+        log.info("lost_lines_unread", code=fault.code)
 
 
 async def own_part(services: Services, room: str, member: Member) -> dict[str, Any]:

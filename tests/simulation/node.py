@@ -19,11 +19,12 @@ from liveroom.rooms import Rooms
 from liveroom.store import outline, scripts
 from liveroom.store.backplane import Backplane
 from liveroom.store.leases import Lease
+from liveroom.store.lost import LostLines
 from liveroom.sweeper import Step, Sweeper
 from liveroom.waitlist import Waitlist
 from tests.simulation.bank import Bank, Provider
 from tests.simulation.loop import Gone, Process
-from tests.simulation.stores import SimDatabase, SimRedis
+from tests.simulation.stores import RedisAtOnce, SimDatabase, SimRedis
 from tests.simulation.world import World
 
 PLACING_MS: Final = 500
@@ -76,7 +77,8 @@ class Node:
         self.promotions = Promotions(db, inventory, backplane, clock)
         self.rooms = Rooms(db, backplane, clock)
         self.waitlist = Waitlist(db, inventory, backplane, clock)
-        self._expiring = Expiring(inventory, backplane, clock, Hoarding(None))
+        lost = LostLines(RedisAtOnce(world, self.process), clock)  # nobody comes back to hear it
+        self._expiring = Expiring(inventory, backplane, clock, Hoarding(None), lost)
 
         async def sweep_holds() -> None:
             await self._expiring.sweep_once(await db.glance(outline.read))

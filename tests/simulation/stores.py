@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis import exceptions
@@ -58,6 +59,11 @@ class RedisAtOnce(SimRedis):
 
     async def _call(self, _what: str, run: Callable[[], Any]) -> Any:
         return run()
+
+    async def answers(self, commands: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+        """Calls of scripts, in one round trip."""
+        calls = [self.evalsha(*words[1:]) for _key, words in commands]
+        return await asyncio.gather(*calls, return_exceptions=True)
 
 
 class SimDatabase(Database):
