@@ -153,7 +153,11 @@ class Catalog:
         return await self._db.write(write)
 
     async def change_product(self, product_id: str, change: ProductChange) -> shapes.Product:
-        """The product as changed, or `not_found`."""
+        """The product as changed, or `not_found`.
+
+        The `v` of the open rooms whose shelf has it grows with it; `Rooms.product_changed`
+        tells them.
+        """
         values = {
             name: value
             for name in change.__struct_fields__
@@ -162,6 +166,7 @@ class Catalog:
 
         def write(conn: Connection) -> shapes.Product:
             if values:
+                _grow_rooms(conn, product_id)
                 named = update(tables.products).where(tables.products.c.id == product_id)
                 conn.execute(named.values(**values))
             return one_product(conn, product_id)
@@ -253,6 +258,15 @@ def cursor(text: str) -> tuple[int, str]:
     if not (at.isdecimal() and at.isascii() and len(at) < 16 and last_id):
         raise Invalid("bad_argument", "This cursor is none of ours.")
     return int(at), last_id
+
+
+def _grow_rooms(conn: Connection, product: str) -> None:
+    """Open rooms show their shelf: locked in order, as whoever changes several of them does."""
+    rooms, shelf = tables.rooms.c, tables.shelf.c
+    showing = select(shelf.room).where(shelf.product == product)
+    mine = select(rooms.id).where(rooms.id.in_(showing), rooms.state != "closed")
+    ids = conn.scalars(mine.order_by(rooms.id).with_for_update()).all()
+    conn.execute(update(tables.rooms).where(rooms.id.in_(ids)).values(v=rooms.v + 1))
 
 
 def _shop(conn: Connection, shop_id: str) -> shapes.Shop:

@@ -346,6 +346,11 @@ class Rooms:
         for room in await self._db.read(lambda conn: shelves.rooms_of(conn, host)):
             await self._told("room.changed", await self.show(room))
 
+    async def product_changed(self, product: str) -> None:
+        """Tell the open rooms whose shelf has a product what is on it now."""
+        for known in await self._db.read(lambda conn: shelves.open_with(conn, product)):
+            await self._shelved(known)
+
     async def reconcile(self, room: str) -> None:
         """Tell the room and its shelf as SQL has them, after a crash between commit and word."""
         pinned = (await self._backplane.room_state(room)).pinned  # before what may be pinned

@@ -183,6 +183,14 @@ def rooms_of(conn: Connection, host: str) -> list[str]:
     return list(conn.scalars(mine.order_by(rooms.id)))
 
 
+def open_with(conn: Connection, product: str) -> list[Facts]:
+    """The open rooms whose shelf has the product, whatever its state there."""
+    shelf = tables.shelf
+    rooms = select(shelf.c.room).where(shelf.c.product == product).order_by(shelf.c.room)
+    known = [facts(conn, room) for room in conn.scalars(rooms)]
+    return [one for one in known if one.room.state != "closed"]
+
+
 def rooms_showing(conn: Connection, sku: str) -> list[str]:
     """The rooms whose shelf has the product of the SKU, whatever its state there."""
     shelf, skus = tables.shelf, tables.skus

@@ -307,6 +307,21 @@ def test_an_adjustment_takes_only_what_is_free(run, house):
     run(story())
 
 
+def test_a_changed_product_is_told_to_who_watches(run, house):
+    """PATCH answers once the rooms that show the product were told."""
+
+    async def story():
+        async with house() as h:
+            await h.ask("PATCH", "/v1/products/p1", MERCHANT, {"title": "New"})
+            end = (await h.backplane.position(["r1"]))["r1"]
+            events = await h.backplane.read("r1", end._replace(seq=end.seq - 1))
+            assert [(one.name, one.data["shelf"][0]["title"]) for one in events] == [
+                ("shelf.changed", "New")
+            ]
+
+    run(story())
+
+
 def test_only_counting_changes_stock(run, house):
     """What is sent with a product's change sets no stock, and units in carts stay what they are."""
 

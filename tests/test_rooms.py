@@ -6,7 +6,7 @@ import pytest
 
 from liveroom.arguments import fitting
 from liveroom.auth import Member
-from liveroom.catalog import Catalog, NewProduct, NewShop
+from liveroom.catalog import Catalog, NewProduct, NewShop, ProductChange
 from liveroom.clock import ManualClock
 from liveroom.creators import CreatorChange, Creators, NewCreator
 from liveroom.errors import Invalid, Refused, Unavailable
@@ -127,6 +127,49 @@ def test_a_room_shows_its_host_as_of_now(run, house):
             await h.creators.change("c1", CreatorChange(roles=[]))
             await h.rooms.host_changed("c1")
             assert "host_roles" not in (await h.told())[-1][1]["room"]
+
+    run(story())
+
+
+def test_a_changed_product_reaches_the_rooms_that_show_it(run, house):
+    """The shelf is told with the room's next `v`; the pin stays where it is and shows the new."""
+
+    async def story():
+        async with house() as h:
+            await h.rooms.create(NewRoom(id="r2", title="Then", host="c1", shelf=["p1"]))
+            await h.rooms.open("r2")
+            await h.rooms.close("r2")
+            await h.rooms.pin("r1", "p1")
+            picture = await h.onair.picture("r1")
+            before = picture.pins
+            await h.catalog.change_product("p1", ProductChange(title="New", picture="/new.svg"))
+            await h.rooms.product_changed("p1")
+            [(name, data)] = await h.told(since=1)
+            assert (name, data["v"], data["shelf"][0]["title"]) == ("shelf.changed", 2, "New")
+            picture.apply(Event(name, data, h.clock.now_ms(), seq=2))
+            for shown in (picture, await h.onair.draw("r1")):
+                assert [(one["title"], one["picture"]) for one in shown.pinned] == [
+                    ("New", "/new.svg")
+                ]
+                assert (shown.v, shown.pins) == (2, before)
+            assert (await h.rooms.show("r2")).v == 3
+
+    run(story())
+
+
+def test_a_changed_product_that_nobody_told_reaches_the_room(run, house):
+    """A node that dies between the change and its telling leaves it to the beat of another."""
+
+    async def story():
+        async with house() as h:
+            await h.onair.picture("r1")
+            await h.catalog.change_product("p1", ProductChange(title="New"))
+            for _ in range(COMPARE_BEATS):
+                await h.onair.beat()
+            told = dict(await h.told())
+            assert told["shelf.changed"]["shelf"][0]["title"] == "New"
+            await h.catalog.change_product("p1", ProductChange())
+            assert (await h.rooms.show("r1")).v == 2
 
     run(story())
 

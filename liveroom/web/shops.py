@@ -101,12 +101,14 @@ class Shops:
         return answer(await self._services.catalog.product(path_id(request, "product")))
 
     async def change_product(self, request: Request) -> Response:
-        """Title, needs, picture, by the shop's merchant; never stock or price."""
+        """Title, needs, picture, by the shop's merchant; never stock or price. Rooms are told."""
         by, product = await self._member(request), path_id(request, "product")
         change = await body(request, catalog.ProductChange)
         known = await self._services.catalog.product(product)
         _ensure_may(by.runs(known.shop))
-        return answer(await self._services.catalog.change_product(product, change))
+        changed = await self._services.catalog.change_product(product, change)
+        await self._services.rooms.product_changed(product)
+        return answer(changed)
 
     # ── creators and their notes ──────────────────────────────────────────────────────────
 

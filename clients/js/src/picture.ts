@@ -147,7 +147,10 @@ const FOLDS: Folds = {
     pinned: [...without(now.pinned, product.id), product],
   }),
   "product.unpinned": (now, { product }) => ({ pinned: without(now.pinned, product) }),
-  "shelf.changed": (_, { shelf }) => ({ shelf }),
+  "shelf.changed": (now, { shelf }) => ({
+    shelf,
+    pinned: now.pinned.map((pin) => shelf.find(({ id }) => id === pin.id) ?? pin),
+  }),
   "price.changed": (now, data) => ({
     shelf: priced(now.shelf, data),
     pinned: priced(now.pinned, data),

@@ -120,6 +120,8 @@ class Picture:
 
     def _shelf(self, data: Thing) -> None:
         self.shelf = list(data["shelf"])
+        by_id = {product["id"]: product for product in self.shelf}
+        self.pinned = [by_id.get(product["id"], product) for product in self.pinned]
 
     def _price(self, data: Thing) -> None:
         for product in [*self.shelf, *self.pinned]:
