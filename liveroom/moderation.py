@@ -32,6 +32,12 @@ def fit_text(said: str) -> str:
     return fit
 
 
+def refuse_unless_may_watch(room: shapes.Room, member: Member) -> None:
+    """`unauthenticated` for a guest where none may watch."""
+    if member.guest and not room.guests:
+        raise Denied("unauthenticated", "Only members may watch this room.")
+
+
 def refuse_unless_may_speak(room: shapes.Room, member: Member) -> None:
     """`not_open` in a closed room; `unauthenticated` for a guest where guests may not talk."""
     if member.guest and (room.members_only or not room.guests):

@@ -8,7 +8,7 @@ are counted here and cross Redis at most once a beat, whatever the crowd does.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -42,6 +42,10 @@ class Audience(Protocol):
 
     def viewers(self, room: str) -> int:
         """How many watch the room on this node."""
+        ...
+
+    def turn_out(self, room: str, who: Callable[[Any], bool]) -> None:
+        """End the seats of the room's members whom `who` names; they must sign in."""
         ...
 
 
@@ -87,7 +91,7 @@ class OnAir:
     async def picture(self, room: str) -> Picture:
         """A fresh picture that is kept up to date from now on; `not_found` without a room."""
         picture = await self.draw(room)
-        picture.on_shelf = self._index
+        picture.on_shelf, picture.on_room = self._index, self._keep_guests_out
         self._pictures[room] = picture
         self._index(picture)
         return picture
@@ -226,6 +230,13 @@ class OnAir:
             self._pools[pool] = named
         if pools:
             self._shown[room] = pools
+
+    # ── who may watch ─────────────────────────────────────────────────────────────────────
+
+    def _keep_guests_out(self, picture: Picture) -> None:
+        """Guests who sit in a room that is for members now hear nothing more of it."""
+        if self._audience is not None and not picture.shape.guests:
+            self._audience.turn_out(picture.room["id"], lambda member: member.guest)
 
     # ── after a cut subscription ──────────────────────────────────────────────────────────
 

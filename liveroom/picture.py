@@ -25,7 +25,8 @@ class Picture:
     """What a joiner of the room is shown, own things aside.
 
     `pinned` has for each product the seq of the event that pinned it, or 0. `on_shelf` is
-    called with the picture whenever the SKUs or drops it shows may have changed.
+    called with the picture whenever the SKUs or drops it shows may have changed, `on_room`
+    whenever the room itself has.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Picture:
         reactions: tuple[dict[str, int], int] = ({}, 0),
         drops: Iterable[Thing] = (),
         on_shelf: Callable[[Picture], None] | None = None,
+        on_room: Callable[[Picture], None] | None = None,
     ) -> None:
         self.epoch, self.seq = position
         self.n = n
@@ -53,7 +55,7 @@ class Picture:
         self.drops = {drop["id"]: drop for drop in drops}
         self.viewers, self._viewers_v = viewers
         self.reactions, self._reactions_v = reactions
-        self.on_shelf = on_shelf
+        self.on_shelf, self.on_room = on_shelf, on_room
         self._shape: shapes.Room | None = None
         self._selling: dict[str, str] | None = None
         self._pinned_at = dict(pinned)
@@ -153,6 +155,8 @@ class Picture:
     def _room(self, data: Thing) -> None:
         if data["room"]["v"] >= self.room["v"]:
             self.room, self._shape = data["room"], None
+            if self.on_room is not None:
+                self.on_room(self)
 
     def _grown(self, data: Thing) -> None:
         if data.get("v", 0) > self.v:

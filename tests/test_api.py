@@ -537,6 +537,55 @@ def test_stream_refuses_as_http_does(run, house):
     run(story())
 
 
+def test_a_room_without_guests_shows_nothing_without_a_token(run, house):
+    """Snapshot and events ask for a token as the join does; the list goes on naming the room."""
+
+    async def story():
+        async with house() as h:
+            end = (await h.backplane.position(["r1"]))["r1"]
+            paths = ["/v1/rooms/r1", f"/v1/rooms/r1/events?since={end.epoch}:{end.seq}"]
+            bad = {"authorization": "Bearer x"}
+            for path in paths:
+                assert (await h.ask("GET", path, GUEST, **bad)).status_code == 200
+            await h.do(HOST, "room.set", guests=False)
+            for path in paths:
+                told = await h.ask("GET", path)
+                assert (told.status_code, told.json()["code"]) == (401, "unauthenticated")
+                assert (await h.ask("GET", path, GUEST, **bad)).status_code == 401
+                assert (await h.ask("GET", path, ANN)).status_code == 200
+            listed = (await h.ask("GET", "/v1/rooms")).json()["items"]
+            assert [(room["id"], room.get("guests", True)) for room in listed] == [
+                ("r1", False),
+                ("r2", True),
+            ]
+
+    run(story())
+
+
+def test_guests_on_a_stream_are_turned_out(run, house):
+    """A room that is for members from now on ends the streams of its guests, and theirs alone."""
+
+    async def story():
+        async with house() as h:
+            guest, ann = (Reader(h, "/v1/rooms/r1/stream", who) for who in (GUEST, ANN))
+            for one in (guest, ann):
+                assert await one.start() == 200
+                await one.messages()
+            await h.do(HOST, "room.set", guests=False)
+            await h.do(HOST, "notice.post", text="for members")
+            await guest.task
+            assert h.hub.viewers("r1") == 1
+            left = [guest.sent.get_nowait()["body"] for _ in range(guest.sent.qsize())]
+            assert b"for members" not in b"".join(left)
+            heard = []
+            while "notice.posted" not in heard:
+                heard += [one["ev"] for one in await ann.messages()]
+            h.app.state.close_streams()
+            await ann.task
+
+    run(story())
+
+
 def test_sandbox_sells_without_money(run, house):
     """A token for whoever asks, an order, a payment, the button: the order is paid."""
 

@@ -214,6 +214,52 @@ def test_refused_joins_close_with_their_code(run, house):
     run(story())
 
 
+def test_guests_are_turned_out_of_a_room_for_members(run, house):
+    """From the change on they hear nothing, and are closed 4501; members stay."""
+
+    async def story():
+        async with house() as h:
+            guests, ann = [Phone(h) for _ in range(3)], Phone(h)
+            token = h.token(ANN)["authorization"].removeprefix("Bearer ")
+            for guest in guests:
+                guest.cmd(1, "room.join")
+                assert "ok" in await guest.reply(1)
+            ann.cmd(1, "room.join", token=token)
+            await ann.reply(1)
+            await h.do(HOST, "room.set", guests=False)
+            await h.do(HOST, "notice.post", text="for members")
+            assert [await guest.closed() for guest in guests] == [4501] * 3
+            assert len(await ann.events(2)) == 2
+            assert [guest.heard()[1:] for guest in guests] == [[]] * 3
+            assert h.hub.viewers("r1") == 1
+            for phone in (*guests, ann):
+                await phone.leave()
+
+    run(story())
+
+
+def test_a_guest_who_joins_while_guests_are_turned_out(run, house):
+    """Who was let in before the change, and sits down after it, is closed all the same."""
+
+    async def story():
+        async with house() as h:
+            guest = Phone(h)
+            guest.cmd(1, "room.join")
+            read = h.services.onair.picture
+
+            async def slow_picture(room):
+                h.hub._picture = read
+                await h.do(HOST, "room.set", guests=False)
+                return await read(room)
+
+            h.hub._picture = slow_picture
+            assert await guest.closed() == 4501
+            assert h.hub.viewers("r1") == 0
+            await guest.leave()
+
+    run(story())
+
+
 def test_bad_first_frames_may_be_mended(run, house):
     """A frame that is no join, or a join that does not fit, is refused; the next may succeed."""
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from liveroom import rooms
+from liveroom import moderation, rooms
 from liveroom.arguments import fitting
 from liveroom.commands import Commands, Services
 from liveroom.errors import Denied, Invalid
@@ -66,6 +66,7 @@ class Live:
     async def show_room(self, request: Request) -> Response:
         """The room, and beside its own fields the snapshot a joiner gets."""
         room = path_id(request, "room")
+        await self._ensure_may_watch(request, room)
         picture = self._services.onair.shown(room) or await self._services.onair.draw(room)
         position = {"epoch": picture.epoch, "seq": picture.seq}
         time = {"time_ms": self._services.clock.now_ms(), "node": self._services.node}
@@ -99,7 +100,7 @@ class Live:
         A position the log does not reach back to is `not_found`: take the snapshot.
         """
         room = path_id(request, "room")
-        await self._services.onair.room(room)
+        await self._ensure_may_watch(request, room)
         since = parse_since(request.query_params.get("since"))
         if since is None:
             raise Invalid("bad_argument", "`since` is <epoch>:<seq>.")
@@ -117,6 +118,13 @@ class Live:
                 "position": position,
             }
         )
+
+    async def _ensure_may_watch(self, request: Request, room: str) -> None:
+        """`not_found`; where guests may not watch, who asks must be a member."""
+        known = await self._services.onair.room(room)
+        if not known.guests:
+            by = await caller(request, self._services.auth)
+            moderation.refuse_unless_may_watch(known, by)
 
 
 def parse_since(text: str | None) -> Position | None:

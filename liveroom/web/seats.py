@@ -7,16 +7,16 @@ from typing import Any, Final
 
 import structlog
 
-from liveroom import shapes
+from liveroom import moderation, shapes
 from liveroom.auth import LEEWAY_S, Member
 from liveroom.commands import Services
-from liveroom.errors import Denied, Unavailable
+from liveroom.errors import Unavailable
 from liveroom.events import Event, Position
 from liveroom.wire import codec
 from liveroom.wire.codec import Format
 from liveroom.wire.hub import Hub
 from liveroom.wire.outbox import Link, Seat
-from liveroom.wire.session import TOKEN_EXPIRED
+from liveroom.wire.session import TOKEN_EXPIRED, UNAUTHENTICATED
 
 log = structlog.get_logger(__name__)
 
@@ -44,9 +44,7 @@ async def take_seat(
 
     `not_found` without the room; `unauthenticated` for a guest where none may watch.
     """
-    known = await services.onair.room(room)
-    if member.guest and not known.guests:
-        raise Denied("unauthenticated", "Only members may watch this room.")
+    moderation.refuse_unless_may_watch(await services.onair.room(room), member)
     seat = Seat(link, fmt, member=member, crew=member.moderates(room))
     you = shapes.You(id=member.id, name=member.name, roles=list(member.roles)).builtin()
 
@@ -54,6 +52,8 @@ async def take_seat(
         return await own_part(services, room, member)
 
     await hub.join(room, seat, re=re, since=since, you=you, own=own)
+    if member.guest and not (await services.onair.room(room)).guests:
+        link.close(UNAUTHENTICATED)  # guests were turned out while the answer was made
     await tell_missed(services, room, seat, member)
     return seat
 

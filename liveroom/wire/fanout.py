@@ -28,6 +28,9 @@ GATHER_COST_FACTOR: Final = 16.0
 PERIOD_S: Final = 0.040
 TICK_MAX_S: Final = 0.4
 
+NO_RETURN: Final = 4500
+"""Close codes from here on say that the client shall not come back by itself."""
+
 
 class Job(NamedTuple):
     """One frame and the seats that get it."""
@@ -144,11 +147,13 @@ class Flush:
 async def close_all(seats: Sequence[Seat], code: int) -> None:
     """Close seats, each with a time of its own to return at; the more they are the later.
 
+    Where the code says not to return there is no time.
+
     It costs as much as a flush, so others get as long after each chunk as it took.
     """
     for first in range(0, len(seats), CHUNK):
         began_s = monotonic()
         for seat in seats[first : first + CHUNK]:
             after_ms = random.randrange(100 + len(seats))
-            seat.link.close(code, codec.close_reason(after_ms))
+            seat.link.close(code, codec.close_reason(after_ms) if code < NO_RETURN else "")
         await asyncio.sleep(monotonic() - began_s)

@@ -26,6 +26,7 @@ from liveroom.wire.live import Counts, LiveRoom, Picture
 from liveroom.wire.outbox import POSITION_LOST, REPLACED, Seat
 from liveroom.wire.repair import NO_LOG, ReadLog, ReadPositions, Repairs
 from liveroom.wire.returning import Returning
+from liveroom.wire.session import UNAUTHENTICATED
 
 log = logging.getLogger("liveroom.hub")
 
@@ -164,6 +165,15 @@ class Hub:
             self._members[seat.member.id] = left
         else:
             self._members.pop(seat.member.id, None)
+
+    def turn_out(self, room: str, who: Callable[[Any], bool]) -> None:
+        """Close 4501 a room's seats whose member `who` names; from now on they hear nothing."""
+        live = self._rooms.get(room)
+        seats = [seat for seat in live.seats if who(seat.member)] if live is not None else []
+        for seat in seats:
+            self.leave(seat)
+        if seats:
+            self._spawn(close_all(seats, UNAUTHENTICATED))
 
     def _seat_member(self, seat: Seat) -> None:
         others = self._members.get(seat.member.id, ())

@@ -40,6 +40,28 @@ TALK = (
 )
 
 
+def test_a_guest_is_asked_to_sign_in_where_none_may_watch(shop, open_page):
+    """Who sat there is turned out once and not again and again; a name, and the show goes on."""
+    page = open_page(f"{shop.url}/room/tonight")
+    expect(page.get_by_role("heading", name="Linen evening")).to_be_visible()
+    joins = []
+    page.on("websocket", lambda made: joins.append(made.url))
+    host(shop, "room.set", guests=False)
+    try:
+        expect(page.get_by_text("This room is for members.")).to_be_visible()
+        home = open_page(f"{shop.url}/")
+        expect(home.get_by_role("heading", name="Linen evening")).to_be_visible()
+        assert joins == []
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_label("Your name").fill("Mia")
+        page.get_by_role("button", name="Continue as Mia").click()
+        expect(page.get_by_text("This room is for members.")).to_be_hidden()
+        host(shop, "notice.post", text="for members")
+        expect(page.locator(".notice")).to_contain_text("for members")
+    finally:
+        host(shop, "room.set", guests=True)
+
+
 def test_guest_becomes_buyer_and_pays(shop, open_page):
     """A guest sees a pin, becomes a buyer with one tap, buys with two, pays, and sees it paid."""
     page = open_page(f"{shop.url}/room/tonight")

@@ -78,9 +78,9 @@ def test_moderator_removes_a_message_and_sells_nothing(enter):
 def test_rooms_may_keep_guests_silent(enter):
     """Where the host lets only members talk, a guest is asked to sign in."""
     host, guest = enter("mia", "host:r1"), enter()
-    host.do("room.set", guests=False)
+    host.do("room.set", members_only=True)
     assert guest.refusal("message.post", text="hi") == "unauthenticated"
-    host.do("room.set", guests=True)
+    host.do("room.set", members_only=False)
     guest.do("message.post", text="hi")
 
 

@@ -29,8 +29,8 @@ async function read(): Promise<void> {
     const { items } = await api.get<{ items: RoomInfo[] }>("/v1/rooms");
     rooms.value = items;
     failed.value = false;
-    const coming = items.filter((room) => room.state !== "closed").slice(0, LOOKED_INTO_MAX);
-    await Promise.all(coming.map(lookInto));
+    const seen = items.filter((room) => room.state !== "closed" && room.guests !== false);
+    await Promise.all(seen.slice(0, LOOKED_INTO_MAX).map(lookInto));
   } catch {
     failed.value = true; // Said on the page, and tried again with the next reading.
   }

@@ -12,7 +12,7 @@ import { Comments, Composer } from "./comments.tsx";
 import { Drops } from "./drops.tsx";
 import { Air, HeartButton } from "./heart.tsx";
 import { Pins } from "./pins.tsx";
-import { api, inBag, onAir, sheet, show, tab, wide } from "./show.ts";
+import { api, asMember, inBag, onAir, sheet, show, tab, wide } from "./show.ts";
 import { Taken } from "./taken.tsx";
 import { Top } from "./top.tsx";
 
@@ -64,12 +64,15 @@ show.room.on("notice.posted", ({ data }) => {
   setTimeout(() => hide(data.text), NOTICE_MS);
 });
 
+const forMembers = () => show.room.why?.code === "unauthenticated";
+
 function closedWords(): string | null {
   const code = show.room.why?.code;
   if (show.status.value !== "closed") return null;
   if (gone.value || code === "room_gone") return t("state.gone");
   if (code === "banned") return t("state.banned");
   if (code === "replaced") return t("state.replaced");
+  if (forMembers()) return t("state.members");
   return t("state.closed");
 }
 
@@ -84,8 +87,12 @@ function Curtain() {
     <div class="curtain" role="status">
       <p>{words}</p>
       {lost && !gone.value && (
-        <button type="button" class="button" onClick={() => show.room.open()}>
-          {t("state.again")}
+        <button
+          type="button"
+          class="button"
+          onClick={() => (forMembers() ? asMember(() => {}) : show.room.open())}
+        >
+          {t(forMembers() ? "state.signin" : "state.again")}
         </button>
       )}
       {(state === "closed" || gone.value) && (

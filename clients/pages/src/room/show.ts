@@ -46,10 +46,12 @@ export const orders = computed(() =>
   Object.values(show.$orders.value).sort((a, b) => b.placed_at - a.placed_at),
 );
 
-// A token that has ended must not lock its owner out: the show goes on as a guest.
+// A token that has ended must not lock its owner out: the show goes on as a guest. Who is one
+// already sits before a room for members only, and coming back would change nothing.
 show.room.on("status", (status) => {
   const code = status === "closed" ? show.room.why?.code : null;
   if (code !== "token_expired" && code !== "unauthenticated") return;
+  if (!signedIn.value) return;
   localStorage.removeItem(TOKEN);
   signedIn.value = false;
   show.room.signIn(null);

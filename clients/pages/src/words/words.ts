@@ -25,6 +25,8 @@ export const WORDS = {
   "state.gone": ["There is no such room.", "没有这个直播间。"],
   "state.banned": ["You are banned from this room.", "你已被移出这个直播间。"],
   "state.replaced": ["This room is open in another window.", "已在其他窗口打开。"],
+  "state.members": ["This room is for members.", "这个直播间仅限会员观看。"],
+  "state.signin": ["Sign in", "登录"],
   "state.again": ["Connect again", "重新连接"],
   "room.watching": ["{n} watching", "{n} 人在看"],
   "room.follow": ["Follow", "关注"],
