@@ -7,7 +7,7 @@ into a log that is only ever added to.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, insert
 
@@ -80,10 +80,13 @@ class Moderation:
         self._rooms = rooms
 
     async def remove_message(self, room: str, message: str, *, by: Member) -> None:
-        """Take a message from every screen and from history, and log it; `not_found` if gone."""
-        said = await self._rooms.said(room, message)
-        row = {"id": new_id(), "room": room, "by": by.id, "act": "message.remove"}
-        row |= {"message": message, "member": said["member"], "text": said["text"]}
+        """Take a message from every screen and from history, and log it; `not_found` if gone.
+
+        Of one that is not kept any more the log has its id alone.
+        """
+        said = await self._rooms.said(room, message) or {}
+        row: dict[str, Any] = {"id": new_id(), "room": room, "by": by.id, "act": "message.remove"}
+        row |= {"message": message, "member": said.get("member"), "text": said.get("text")}
 
         def write(conn: Connection) -> None:
             conn.execute(insert(tables.moderation_log).values(**row, at=now_ms(conn)))

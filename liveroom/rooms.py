@@ -23,7 +23,7 @@ from liveroom.events import Event
 from liveroom.ids import Id, new_id
 from liveroom.money import Price
 from liveroom.store import tables
-from liveroom.store.backplane import Backplane, Item
+from liveroom.store.backplane import Backplane, Item, removal
 from liveroom.store.database import Database, now_ms
 
 SHELF_MAX: Final = 200
@@ -329,17 +329,22 @@ class Rooms:
         )
         return event.data
 
-    async def said(self, room: str, message: str) -> dict[str, Any]:
-        """One of the room's last messages, or `not_found`."""
-        found = await self._backplane.message(room, message)
-        if found is None:
-            raise Invalid("not_found", "There is no such message.", data={"message": message})
-        return found
+    async def said(self, room: str, message: str) -> dict[str, Any] | None:
+        """A message of the room, or None where it is not kept any more.
+
+        `not_found` where it was removed, or never was.
+        """
+        return await self._backplane.message(room, message)
 
     async def unsay(self, room: str, message: str) -> None:
-        """Take a message from every screen and from the history; `not_found` if it is gone."""
+        """Take a message from every screen and from the history, once; `not_found` if it is gone.
+
+        Also one that is not kept any more: it may be on screens.
+        """
         event = Event("message.removed", {"message": message}, self._clock.now_ms())
-        await self._backplane.publish(room, Item(event=event, remove=message))
+        await self._backplane.publish(
+            room, Item(event=event, remove=message, once=removal(message))
+        )
 
     async def host_changed(self, host: str) -> None:
         """Tell the open rooms of a creator the name and the roles they have now."""

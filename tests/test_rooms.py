@@ -445,6 +445,36 @@ def test_removed_message_is_gone_and_logged(run, house):
     run(story())
 
 
+def test_a_message_that_is_not_kept_any_more_can_be_removed(run, house):
+    """It may be on screens still: all are told of it once, and its id is in the log of acts."""
+
+    async def story():
+        async with house() as h:
+            moderation, by = Moderation(h.db, h.rooms), Member("m1", "Mo")
+            said = [await h.rooms.say("r1", ANN, str(n), None) for n in range(400)]
+            old, epoch = said[0]["id"], said[0]["id"].removesuffix("-1")
+            await moderation.remove_message("r1", old, by=by)
+            assert await h.told() == [("message.removed", {"message": old})]
+            for gone in (old, f"{epoch}-401", "x-1"):
+                with pytest.raises(Invalid, match="not_found"):
+                    await moderation.remove_message("r1", gone, by=by)
+            await h.rooms.unsay("r1", old)  # as who asked in the same moment
+            assert len(await h.told()) == 1
+            recent = said[-1]["id"]
+            await moderation.remove_message("r1", recent, by=by)
+            for n in range(400):
+                await h.rooms.say("r1", ANN, str(n), None)
+            with pytest.raises(Invalid, match="not_found"):
+                await moderation.remove_message("r1", recent, by=by)
+            rows = await h.db.read(lambda conn: conn.execute(tables.moderation_log.select()).all())
+            assert [(r.message, r.member, r.text) for r in rows] == [
+                (old, None, None),
+                (recent, "u1", "399"),
+            ]
+
+    run(story())
+
+
 def test_stock_reaches_the_rooms_that_show_the_sku(run, house):
     """A gate's change goes to each room here whose shelf shows the SKU, and no other."""
 

@@ -46,6 +46,7 @@ class Backplane:
         self._clock = clock
         self._publish = Script("room_publish")
         self._read = Script("room_read")
+        self._message = Script("room_message")
         self._position = Script("room_position")
         self._positions = Script("room_positions")
         self._adopt = Script("room_adopt")
@@ -247,17 +248,14 @@ class Backplane:
         )
 
     async def message(self, room: str, message: str) -> dict[str, Any] | None:
-        """One of the room's last 200 messages, or None."""
-        n = message.rpartition("-")[2]
-        if not (n.isascii() and n.isdigit()):
-            return None
-        with scripts.store_errors():
-            rows = await self._client.xrange(keys.room_messages(room), f"{n}-0", f"{n}-0")
-        for entry, row in rows:
-            found = items.message_of(entry, [part for pair in row.items() for part in pair]).data
-            if found["id"] == message:
-                return found
-        return None
+        """One of the room's last 200 messages; None for one that newer ones have pushed out.
+
+        Raises:
+            Invalid: `not_found`: it was removed, or never was.
+        """
+        names = [*_room_keys(room)[:4], keys.room_once(room, removal(message))]
+        row = await self._message(self._client, names, [_fresh_epoch(), message])
+        return None if row is None else items.message_of(*row).data
 
     # ── first answers ─────────────────────────────────────────────────────────────────────
 
@@ -292,6 +290,11 @@ class Backplane:
         await self._batcher.close()
         await self._directs.close()
         await self._listener.close()
+
+
+def removal(message: str) -> str:
+    """The operation of taking this message away; no member's has such a name."""
+    return f"!remove/{message}"
 
 
 def _fresh_epoch() -> str:

@@ -11,7 +11,7 @@
 local run_key, log_key, events_key, messages_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local reactions_key, viewers_key, channel, once_keys = KEYS[5], KEYS[6], KEYS[7], 7
 local room, fresh, at, items = ARGV[1], ARGV[2], tonumber(ARGV[3]), cmsgpack.unpack(ARGV[4])
-local EVENTS_MIN, MESSAGES_MIN, PINNED_MAX, KEPT_S = 1000, 200, 3, 31 * 86400
+local EVENTS_MIN, PINNED_MAX, KEPT_S = 1000, 3, 31 * 86400
 -- part: room_log
 -- part: room_state
 -- part: room_pins
@@ -45,7 +45,7 @@ local function take_down(told, product, is_told)
 end
 
 local function refusal(item)
-  if item.remove and gone(log, messages_key, item.remove, MESSAGES_MIN) then return 'not_found' end
+  if item.remove and gone(log, log_key, messages_key, item.remove) then return 'not_found' end
   if item.unpin and item.must and not is_pinned(log.pinned, item.unpin) then return 'not_found' end
 end
 

@@ -16,7 +16,9 @@ local function open_log(run_key, log_key, events_key, fresh)
   local log = redis.call('HMGET', log_key, 'generation', 'epoch', 'seq', 'n', 'pinned', 'kept')
   if log[1] ~= generation then
     redis.call('UNLINK', events_key)
-    redis.call('HSET', log_key, 'generation', generation, 'epoch', fresh, 'seq', 0, 'pinned', '')
+    local before = log[2] and log[2] .. ':' .. (redis.call('HGET', log_key, 'first') or 0)
+    redis.call('HSET', log_key, 'generation', generation, 'epoch', fresh, 'seq', 0, 'pinned', '',
+      'first', log[4] or 0, 'before', before or '')
     log = { generation, fresh, 0, log[4], '', log[6] }
   end
   return {
@@ -40,11 +42,21 @@ local function newest(log_key, fields)
   return next(tell) and tell or nil
 end
 
--- A message is gone when it was removed, not when `kept` newer ones pushed it out.
-local function gone(log, messages_key, message, kept)
-  local epoch, n = string.match(message, '^(.*)%-(%d+)$')
-  if not n or tonumber(n) > log.n then return true end
-  local found = redis.call('XRANGE', messages_key, n .. '-0', n .. '-0')[1]
+-- A message is gone when it was removed, not when `MESSAGES_MIN` newer ones pushed it out: it may
+-- be on screens still. Of those only their numbers are known, which this epoch and the one before
+-- gave out: an epoch's messages follow `first`.
+local MESSAGES_MIN = 200
+
+local function gone(log, log_key, messages_key, message)
+  local epoch, digits = string.match(message, '^(.*)%-([1-9]%d*)$')
+  local n = tonumber(digits)
+  if not n or n > log.n then return true end
+  local found = redis.call('XRANGE', messages_key, digits .. '-0', digits .. '-0')[1]
   if found then return found[2][2] ~= epoch end
-  return epoch ~= log.epoch or tonumber(n) > log.n - kept
+  if n > log.n - MESSAGES_MIN then return true end
+  local began = redis.call('HMGET', log_key, 'first', 'before')
+  local first = tonumber(began[1] or 0)
+  if epoch == log.epoch then return n <= first end
+  local before, after = string.match(began[2] or '', '^(.*):(%d+)$')
+  return epoch ~= before or n <= tonumber(after) or n > first
 end
