@@ -10,7 +10,7 @@ back: they lie on the shelf. Nothing here awaits.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -55,12 +55,43 @@ class NewRefund(msgspec.Struct, kw_only=True):
     why: Annotated[str, msgspec.Meta(max_length=500)] | None = None
 
 
+class Goods(NamedTuple):
+    """A line of an order: whose goods they are, and what one of them cost."""
+
+    shop: str
+    price_minor: int
+
+
 class Whose(NamedTuple):
-    """Whose an order is: its buyer's, its room's, and that of the shops whose goods it has."""
+    """Whose an order is: its buyer's, its room's, and that of the shops whose goods it has.
+
+    `goods` has its lines, each by its SKU and drop.
+    """
 
     buyer: str
     room: str
-    shops: frozenset[str]
+    goods: Mapping[tuple[str, str | None], Goods]
+
+    @property
+    def shops(self) -> frozenset[str]:
+        """The shops whose goods the order has."""
+        return frozenset(line.shop for line in self.goods.values())
+
+    def is_for(self, wanted: NewRefund, runs: Callable[[str], bool]) -> bool:
+        """Whether a refund is the matter of the shops that somebody `runs` alone.
+
+        Of an order over several shops that is one of lines of theirs, and of no more money
+        than these cost. A line that is not in the order is nobody's, and refused as such.
+        """
+        if all(map(runs, self.shops)):
+            return True
+        named = [(line, self.goods.get((line.sku, line.drop))) for line in wanted.lines]
+        cost = sum(line.qty * goods.price_minor for line, goods in named if goods is not None)
+        return (
+            bool(named)
+            and all(goods is None or runs(goods.shop) for _, goods in named)
+            and (wanted.amount_minor is None or wanted.amount_minor <= cost)
+        )
 
 
 class Begun(NamedTuple):
@@ -115,13 +146,15 @@ def whose(conn: Connection, order: str) -> Whose:
     row = conn.execute(select(_T.orders).where(_T.orders.c.id == order)).first()
     if row is None:
         raise Invalid("not_found")
-    shops = conn.scalars(
-        select(_T.products.c.shop)
-        .join(_T.skus, _T.skus.c.product == _T.products.c.id)
-        .join(_T.order_lines, _T.order_lines.c.sku == _T.skus.c.id)
-        .where(_T.order_lines.c.order == order)
+    lines = _T.order_lines.c
+    goods = conn.execute(
+        select(lines.sku, lines.drop, lines.price_minor, _T.products.c.shop)
+        .join(_T.skus, _T.skus.c.id == lines.sku)
+        .join(_T.products, _T.products.c.id == _T.skus.c.product)
+        .where(lines.order == order)
     )
-    return Whose(row.buyer, row.room, frozenset(shops))
+    lined = {(one.sku, one.drop): Goods(one.shop, one.price_minor) for one in goods}
+    return Whose(row.buyer, row.room, lined)
 
 
 def refund_of(conn: Connection, refund: str) -> Row[Any]:

@@ -22,6 +22,7 @@ from house import (
 )
 from starlette.routing import Route
 
+from liveroom.auth import Member
 from liveroom.errors import Unavailable
 from liveroom.store.database import Database
 from liveroom.text import MESSAGE_MAX
@@ -533,6 +534,39 @@ def test_stream_refuses_as_http_does(run, house):
             await h.do(HOST, "room.set", guests=False)
             assert (await h.ask("GET", "/v1/rooms/r1/stream")).status_code == 401
             assert h.hub.viewers("r1") == 0
+
+    run(story())
+
+
+def test_of_an_order_over_two_shops_each_merchant_gives_its_own_back(run, house):
+    """Lines of the own shop, and no more than they cost; all else is for who runs both shops."""
+
+    async def story():
+        async with house() as h:
+            lines = [{"sku": "a", "qty": 2}, {"sku": "c", "qty": 1}]
+            await h.do(ANN, "order.place", order="o9", lines=lines)
+            payment = (await h.do(ANN, "payment.start", order="o9"))["payment"]["id"]
+            assert (await h.ask("POST", f"/v1/sandbox/payments/{payment}/succeed", ANN)).is_success
+            own, other = {"sku": "a", "qty": 1, "restock": True}, {"sku": "c", "qty": 1}
+            both = Member("b3", "Wu", ("merchant:s1", "merchant:s2"))
+            for who, body, status in (
+                (MERCHANT, {}, 403),
+                (MERCHANT, {"amount_minor": 1}, 403),
+                (MERCHANT, {"lines": [other]}, 403),
+                (MERCHANT, {"lines": [own, other]}, 403),
+                (MERCHANT, {"lines": [own], "amount_minor": 101}, 403),
+                (MERCHANT, {"lines": [{"sku": "a", "qty": 3}]}, 422),
+                (MERCHANT, {"lines": [{"sku": "b", "qty": 1}]}, 422),
+                (MERCHANT, {"lines": [own]}, 201),
+                (MERCHANT, {"lines": [own], "amount_minor": 100}, 201),
+                (MERCHANT, {"lines": [own]}, 422),
+                (OTHER_MERCHANT, {"lines": [other], "amount_minor": 60}, 201),
+                (both, {}, 201),
+            ):
+                told = await h.ask("POST", "/v1/orders/o9/refunds", who, body)
+                assert told.status_code == status, (who, body, told.text)
+            refunds = (await h.ask("GET", "/v1/orders/o9", ANN)).json()["refunds"]
+            assert [one["amount_minor"] for one in refunds] == [100, 100, 60, 40]
 
     run(story())
 

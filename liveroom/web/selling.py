@@ -90,12 +90,13 @@ class Selling:
         """Money back for an order, whole or in part, by its merchant or host; once for each key."""
         by, order = await self._member(request), path_id(request, "order")
         whose = await self._services.orders.whose(order)
-        if not (by.hosts(whose.room) or all(by.runs(shop) for shop in whose.shops)):
-            sees = by.id == whose.buyer or any(by.runs(shop) for shop in whose.shops)
-            raise Denied("forbidden") if sees else Invalid("not_found")
+        if not (by.hosts(whose.room) or any(map(by.runs, whose.shops))):
+            raise Denied("forbidden") if by.id == whose.buyer else Invalid("not_found")
         wanted, key = await body(request, NewRefund), request.headers.get("idempotency-key")
         if key is not None and not 1 <= len(key) <= KEY_MAX:
             raise Invalid("bad_argument", f"A key has 1 to {KEY_MAX} characters.")
+        if not (by.hosts(whose.room) or whose.is_for(wanted, by.runs)):
+            raise Denied("forbidden", "Some of it is another shop's: name lines of yours.")
         operation = None if key is None else f"{by.id}:{key}"
         refund = await self._services.orders.give_back(order, wanted, operation=operation)
         return answer(refund, 201)
