@@ -22,8 +22,9 @@ from cyclopts.config import Env, Toml
 from rich.console import Console
 
 from liveroom import __version__, logs, settings, stores, supervisor
-from liveroom.auth import Auth
+from liveroom.auth import ROLES_MAX, Auth, valid_role
 from liveroom.errors import LiveroomError
+from liveroom.ids import is_id
 from liveroom.settings import Settings
 
 DONE: Final = 0
@@ -118,17 +119,29 @@ def audit(
     return DONE if report["ok"] else FAILED
 
 
+def _known_id(_type: object, sub: str) -> None:
+    """What a server would refuse is not signed."""
+    if not is_id(sub):
+        raise ValueError("an id has 1 to 64 characters of A-Z a-z 0-9 _ - .")
+
+
+def _known_roles(_type: object, roles: Sequence[str]) -> None:
+    if any(not valid_role(role) for role in roles) or len(roles) > ROLES_MAX:
+        raise ValueError(f"admin, merchant:ID, host:ID or moderator:ID, at most {ROLES_MAX} times")
+
+
 @app.command
 def token(
     *,
     chosen: Settings | None = None,
-    sub: Annotated[str, Parameter(help="The member's id.")],
+    sub: Annotated[str, Parameter(help="The member's id.", validator=_known_id)],
     name: Annotated[str | None, Parameter(help="The name others see; the id without it.")] = None,
     role: Annotated[
         tuple[str, ...],
         Parameter(
             help="admin, merchant:SHOP, host:ROOM or moderator:ROOM; may be repeated.",
             negative_iterable=(),
+            validator=_known_roles,
         ),
     ] = (),
     ttl: Annotated[
