@@ -63,24 +63,30 @@ class Expiring:
             await self._tell(told, why="rebuilding")
             self._inventory.told_lost(told)
 
-    async def tell_missed(self, buyer: str, room: str, tell: Callable[[Event], None]) -> None:
-        """Tell a buyer who is back what a rebuild has ended in this cart.
-
-        What is in the cart again is left out. Each line is told once, or once more where a
-        store fails just then.
+    async def missed(self, buyer: str, room: str) -> list[LostLine]:
+        """What a rebuild has ended in this cart and the buyer may not know; for `tell_missed`.
 
         Raises:
             Unavailable: `store_down`, `overloaded`.
         """
-        lost = await self._lost.of(buyer, room)
-        if not lost:
-            return
+        return await self._lost.of(buyer, room)
+
+    async def tell_missed(
+        self, buyer: str, room: str, lines: Sequence[LostLine], tell: Callable[[Event], None]
+    ) -> None:
+        """Tell a buyer who is back of these, but for what is in the cart again.
+
+        Each line is told once, or once more where a store fails just then.
+
+        Raises:
+            Unavailable: `store_down`.
+        """
         has = await self._in_cart(buyer, room)
         at = self._clock.now_ms()
-        for line in lost:
+        for line in lines:
             if (line.sku, line.drop) not in has:
                 tell(_expired(_line(line), at, buyer, why="rebuilding"))
-        await self._lost.told(buyer, room, lost)
+        await self._lost.told(buyer, room, lines)
 
     async def _in_cart(self, buyer: str, room: str) -> set[tuple[str, str | None]]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
@@ -12,6 +13,7 @@ from liveroom.auth import LEEWAY_S, Member
 from liveroom.commands import Services
 from liveroom.errors import Unavailable
 from liveroom.events import Event, Position
+from liveroom.store.lost import LostLine
 from liveroom.wire import codec
 from liveroom.wire.codec import Format
 from liveroom.wire.hub import Hub
@@ -48,34 +50,53 @@ async def take_seat(
     seat = Seat(link, fmt, member=member, crew=member.moderates(room))
     you = shapes.You(id=member.id, name=member.name, roles=list(member.roles)).builtin()
 
+    missed: list[LostLine] = []
+
     async def own() -> dict[str, Any]:
-        return await own_part(services, room, member)
+        if member.guest:
+            return {"cart": None, "orders": []}
+        # At once: who comes back while Redis hangs waits for it once.
+        mine: dict[str, Any]
+        mine, lost = await asyncio.gather(
+            own_part(services, room, member), missed_lines(services, room, member)
+        )
+        missed.extend(lost)
+        return mine
 
     await hub.join(room, seat, re=re, since=since, you=you, own=own)
-    if member.guest and not (await services.onair.room(room)).guests:
+    picture = services.onair.shown(room)
+    if member.guest and picture is not None and not picture.shape.guests:
         link.close(UNAUTHENTICATED)  # guests were turned out while the answer was made
-    await tell_missed(services, room, seat, member)
+    if missed:
+        await tell_missed(services, room, seat, missed)
     return seat
 
 
-async def tell_missed(services: Services, room: str, seat: Seat, member: Member) -> None:
-    """Tell a member who is back what was lost of the cart; what cannot be read is told later."""
-    if member.guest:
-        return
+async def missed_lines(services: Services, room: str, member: Member) -> list[LostLine]:
+    """What was lost of the member's cart; what cannot be read is told at the next return."""
+    try:
+        return await services.expiring.missed(member.id, room)
+    except Unavailable as fault:
+        log.info("lost_lines_unread", code=fault.code)
+        return []
+
+
+async def tell_missed(
+    services: Services, room: str, seat: Seat, missed: Sequence[LostLine]
+) -> None:
+    """Tell a member who is back what was lost of the cart, behind the answer to the join."""
 
     def tell(event: Event) -> None:
         seat.send([codec.encode(event.on_wire(), seat.format)])
 
     try:
-        await services.expiring.tell_missed(member.id, room, tell)
+        await services.expiring.tell_missed(seat.member.id, room, missed, tell)
     except Unavailable as fault:
-        log.info("lost_lines_unread", code=fault.code)
+        log.info("lost_lines_told_again", code=fault.code)
 
 
 async def own_part(services: Services, room: str, member: Member) -> dict[str, Any]:
     """The member's cart, orders and draws; what a store that is away cannot tell is left out."""
-    if member.guest:
-        return {"cart": None, "orders": []}
     own: dict[str, Any] = {}
     try:
         own["cart"] = (await services.carts.show(member.id, room)).builtin()
