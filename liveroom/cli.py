@@ -1,7 +1,8 @@
 """The command line: `liveroom serve`, `demo`, `bench`, `audit`, `token` and their kin.
 
 Every command that touches a server takes the server's settings. Exit codes: 0 done, 1 a
-check failed, 2 bad usage or configuration, with one line that names the setting.
+check failed, 2 bad usage or configuration, with one line that names the setting, 3 a server
+that could not start.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
 
     `on_ready` gets the server's URL once the port answers. Raises `BadSetting` where a
     setting cannot be used here: a port in use, a data folder that another server holds.
+    Exits with `STARTUP_FAILURE` where a process could not start; the log says why.
     """
     _check_stripe(settings)
     logs.configure(settings.log_level, settings.log_format)
@@ -58,7 +59,10 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         ready = functools.partial(on_ready, _url(listener))
         if resolved.workers > 1:
             with tempfile.TemporaryDirectory(prefix="liveroom-") as shared:
-                Supervisor(Config(resolved, Path(shared)), listener, ready).run()
+                supervisor = Supervisor(Config(resolved, Path(shared)), listener, ready)
+                supervisor.run()
+                if supervisor.has_failed:
+                    raise SystemExit(STARTUP_FAILURE)
         else:
             Server(Config(resolved), ready).run([listener])
         if settings.redis_url is None:
@@ -216,6 +220,7 @@ class Supervisor(multiprocess.Multiprocess):
         self.should_exit = _Leave(self.signal_queue)
         self._on_ready = on_ready
         self._has_served = False
+        self.has_failed = False
 
     def init_processes(self) -> None:
         """Start every worker, and say so once all of them serve."""
@@ -227,8 +232,9 @@ class Supervisor(multiprocess.Multiprocess):
     def keep_subprocess_alive(self) -> None:
         """Replace every worker that died or no longer answers.
 
-        Where none has served yet, one that cannot start ends it all: its settings may be wrong.
-        Later a store is away, and the next one may find it there.
+        Until all have served once, one that ends by itself ends it all: its settings may be
+        wrong, and the next would end the same way. Later a store is away, and the next one may
+        find it there. One that was killed is replaced at any time.
         """
         for place, process in enumerate(self.processes):
             if self.should_exit.is_set():
@@ -237,11 +243,13 @@ class Supervisor(multiprocess.Multiprocess):
                 continue
             process.kill()
             process.join()
-            if process.exitcode == STARTUP_FAILURE and not self._has_served:
-                log.error("a worker could not start; stopping", worker=process.pid)
+            code = process.exitcode  # of one that was killed, the signal's number below 0
+            if code is not None and code >= 0 and not self._has_served:
+                log.error("a worker could not start; stopping", worker=process.pid, code=code)
                 self.should_exit.set()
+                self.has_failed = True
                 return
-            log.warning("a worker died; replacing it", worker=process.pid, code=process.exitcode)
+            log.warning("a worker died; replacing it", worker=process.pid, code=code)
             self.processes[place] = self._started(place)
 
     def restart_all(self) -> None:

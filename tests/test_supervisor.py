@@ -7,6 +7,8 @@ import re
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from uvicorn.config import STARTUP_FAILURE
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from liveroom import stores
@@ -223,6 +226,27 @@ def test_a_worker_that_dies_while_redis_hangs_is_replaced_after_it(server):
     for seat in _seats_on_each(server).values():
         seat.leave()
     assert server.stop() == 0
+
+
+def test_workers_that_cannot_start_end_it_all(tmp_path):
+    """Where no worker can be built, however it ends, the server ends too and says that it failed."""
+    code = f"""if __name__ == "__main__":
+    from pathlib import Path
+    from liveroom import supervisor
+    from liveroom.settings import Settings
+    settings = Settings(data=Path({str(tmp_path / "data")!r}), port=0, workers=2, jwks_url="none")
+    supervisor.serve(settings, print)
+"""
+    program = tmp_path / "program.py"
+    program.write_text(code)
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        capture_output=True, text=True, timeout=WAIT_MAX_S, check=False, env=here,
+    )  # fmt: skip
+    assert done.returncode == STARTUP_FAILURE
+    assert "a worker could not start; stopping" in done.stderr
+    assert done.stdout == ""
 
 
 def test_a_worker_that_still_starts_is_not_taken_for_one_that_hangs(tmp_path, redis_url):
