@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -51,21 +51,33 @@ class Stores(NamedTuple):
 
 
 def upgrade(settings: Settings) -> None:
-    """Bring the tables up to this release; `store_down` where the database is away."""
+    """Bring the tables up to this release; `BadSetting` where the database cannot be used."""
     database = open_database(settings)
-    database.upgrade()
+    with _named("--database-url"):
+        database.upgrade()
     asyncio.run(database.close())
 
 
-async def prepare(settings: Settings) -> None:
-    """Make the stores ready before the port opens: tables, stock, and the rooms' logs.
+async def check(settings: Settings) -> None:
+    """Bring the tables up to this release, and see that both stores may be used.
 
-    What a planned stop left is taken over; otherwise stock is rebuilt from SQL. Raises
-    `store_down`, or `StoreUnfit` for a Redis that may not be used.
+    Takes nothing over: whatever is wrong here leaves what a planned stop left as it is.
+    Raises `BadSetting` with the name of the setting that must change.
     """
     async with opened(settings) as stores:
-        stores.database.upgrade()
-        await scripts.check_policy(stores.client)
+        with _named("--database-url"):
+            stores.database.upgrade()
+        with _named("--redis-url"):
+            await scripts.check_policy(stores.client)
+
+
+async def prepare(settings: Settings) -> None:
+    """Make stock and the rooms' logs ready before the port opens, once both stores are checked.
+
+    What a planned stop left is taken over; otherwise stock is rebuilt from SQL. Raises
+    `store_down` where a store has gone away since.
+    """
+    async with opened(settings) as stores:
         await measure(stores)
         inventory = stock_of(settings, stores)
         left = await stores.database.write(runs.take)
@@ -146,15 +158,42 @@ async def opened(settings: Settings) -> AsyncIterator[Stores]:
 
 def stores_of(settings: Settings) -> Stores:
     """The stores of these settings; connections are made as they are needed."""
-    url = settings.redis_url or ""
-    clients = scripts.connect(url), scripts.connect(url)
+    clients = _client(settings), _client(settings)
     return Stores(open_database(settings), *clients, ServerClock())
 
 
 def open_database(settings: Settings) -> Database:
-    """The database of these settings; SQLite's folder is made."""
-    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Database(settings.database(), lock_path=settings.data / "sqlite.lock")
+    """The database of these settings, not connected; SQLite's folder is made.
+
+    Raises `BadSetting` where there can be none.
+    """
+    try:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Database(settings.database(), lock_path=settings.data / "sqlite.lock")
+    except OSError as fault:
+        raise BadSetting(f"--data: {fault}") from fault
+    except ValueError as fault:
+        raise BadSetting(f"--database-url: {fault}") from fault
+
+
+def _client(settings: Settings) -> scripts.Client:
+    try:
+        return scripts.connect(settings.redis_url or "")
+    except ValueError as fault:
+        raise BadSetting(f"--redis-url: {fault}") from fault
+
+
+@contextmanager
+def _named(setting: str) -> Iterator[None]:
+    """Have a store that cannot be used refused by the name of its setting, with the cause."""
+    try:
+        yield
+    except scripts.StoreUnfit as unfit:
+        raise BadSetting(f"{setting}: {unfit}") from unfit
+    except Unavailable as away:
+        cause = getattr(away.__cause__, "orig", away.__cause__)  # the driver's own words
+        words = str(cause or "").strip() or "no answer in time"
+        raise BadSetting(f"{setting}: it cannot be used: {words.splitlines()[0]}") from away
 
 
 def stock_of(settings: Settings, stores: Stores) -> Inventory:

@@ -30,11 +30,9 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
 from liveroom import logs, stores
-from liveroom.errors import Unavailable
 from liveroom.serving import Config, Server, raise_file_limit
 from liveroom.settings import BadSetting, Settings, secret_in
 from liveroom.store.folder import DataFolder, FolderInUse
-from liveroom.store.scripts import StoreUnfit
 from liveroom.store.valkey import EmbeddedValkey, StartFailed
 
 log = structlog.get_logger(__name__)
@@ -55,18 +53,26 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     signal.signal(signal.SIGTERM, _leave)
     raise_file_limit()
     with _owned(settings) as resolved, contextlib.closing(_bind(resolved)) as listener:
-        _prepare(resolved)
+        asyncio.run(stores.check(resolved))
         ready = functools.partial(on_ready, _url(listener))
-        if resolved.workers > 1:
-            with tempfile.TemporaryDirectory(prefix="liveroom-") as shared:
-                supervisor = Supervisor(Config(resolved, Path(shared)), listener, ready)
-                supervisor.run()
-                if supervisor.has_failed:
-                    raise SystemExit(STARTUP_FAILURE)
-        else:
-            Server(Config(resolved), ready).run([listener])
-        if settings.redis_url is None:
-            asyncio.run(stores.leave_marks(resolved))
+        try:
+            asyncio.run(stores.prepare(resolved))
+            _run(resolved, listener, ready)
+        finally:
+            # Also where nobody was served: carts outlive a start that fails on a bad setting.
+            if settings.redis_url is None:
+                asyncio.run(stores.leave_marks(resolved))
+
+
+def _run(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
+    if settings.workers > 1:
+        with tempfile.TemporaryDirectory(prefix="liveroom-") as shared:
+            supervisor = Supervisor(Config(settings, Path(shared)), listener, ready)
+            supervisor.run()
+        if supervisor.has_failed:
+            raise SystemExit(STARTUP_FAILURE)
+    else:
+        Server(Config(settings), ready).run([listener])
 
 
 def _check_stripe(settings: Settings) -> None:
@@ -76,17 +82,6 @@ def _check_stripe(settings: Settings) -> None:
         raise BadSetting("--stripe-secret-key: it needs pip install 'liveroom[stripe]'")
     if not any(settings.stripe_webhook_secret):
         raise BadSetting("--stripe-webhook-secret: it must be set where --stripe-secret-key is")
-
-
-def _prepare(settings: Settings) -> None:
-    try:
-        asyncio.run(stores.prepare(settings))
-    except StoreUnfit as unfit:
-        raise BadSetting(f"--redis-url: {unfit}") from unfit
-    except Unavailable as away:
-        raise BadSetting(f"--redis-url and --database-url: {away.message}") from away
-    except ValueError as unfit:
-        raise BadSetting(f"--database-url: {unfit}") from unfit
 
 
 def _leave(_number: int, _frame: object) -> None:

@@ -180,12 +180,32 @@ def test_a_folder_in_use_is_said(server):
     assert server.audit()["ok"]
 
 
-def test_a_redis_that_is_away_is_said(tmp_path):
-    """A Redis that does not answer ends `serve` with 2 and a line that names the setting."""
-    url = f"unix://{tmp_path}/nowhere.sock"
-    done = _serve("--port", "0", "--data", str(tmp_path / "data"), "--redis-url", url)
+@pytest.mark.parametrize(
+    ("setting", "url"),
+    [
+        ("--redis-url", "unix:///nowhere/redis.sock"),
+        ("--redis-url", "redis+cluster://127.0.0.1:1"),
+        ("--redis-url", "redis://127.0.0.1/?db=many"),
+        ("--database-url", "postgresql://ann:geheim@127.0.0.1:1/liveroom"),
+        ("--database-url", "sqlite:////nowhere/liveroom.db"),
+        ("--database-url", "sqlite:///"),
+    ],
+)
+def test_the_store_that_cannot_be_used_is_named(tmp_path, setting, url):
+    """A store that is away ends `serve` with 2 and one line, of its setting and no other."""
+    done = _serve("--port", "0", "--data", str(tmp_path / "data"), setting, url)
     assert done.returncode == 2
-    assert "--redis-url" in done.stderr.splitlines()[-1]
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"liveroom: {setting}: "), line
+    assert "Traceback" not in done.stderr
+    assert "geheim" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_said(capsys):
+    """A data folder under a file ends `db upgrade` with 2 and the setting's name."""
+    Path("file").write_text("")
+    assert cli.main(["db", "upgrade", "--data", "file/data"]) == 2
+    assert capsys.readouterr().err.startswith("liveroom: --data: ")
 
 
 def test_ctrl_c_ends_with_0(tmp_path):

@@ -25,7 +25,7 @@ from liveroom.ids import new_id
 from liveroom.serving import connections_within_files
 from liveroom.settings import Settings
 from liveroom.supervisor import Config, Process
-from tests.live import Live, Seat
+from tests.live import Live, Seat, serving
 
 WAIT_MAX_S = 20.0
 
@@ -228,25 +228,52 @@ def test_a_worker_that_dies_while_redis_hangs_is_replaced_after_it(server):
     assert server.stop() == 0
 
 
-def test_workers_that_cannot_start_end_it_all(tmp_path):
-    """Where no worker can be built, however it ends, the server ends too and says that it failed."""
-    code = f"""if __name__ == "__main__":
+def _fails_to_start(data: Path, workers: int) -> subprocess.CompletedProcess[str]:
+    """A start that fails once the stores are ready: what it serves with cannot be built."""
+    program = data.parent / "program.py"
+    program.write_text(
+        f"""if __name__ == "__main__":
     from pathlib import Path
     from liveroom import supervisor
     from liveroom.settings import Settings
-    settings = Settings(data=Path({str(tmp_path / "data")!r}), port=0, workers=2, jwks_url="none")
-    supervisor.serve(settings, print)
+    data = Path({str(data)!r})
+    supervisor.serve(Settings(data=data, port=0, workers={workers}, jwks_url="none"), print)
 """
-    program = tmp_path / "program.py"
-    program.write_text(code)
-    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    )
     done = subprocess.run(
         [sys.executable, str(program)],
-        capture_output=True, text=True, timeout=WAIT_MAX_S, check=False, env=here,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=WAIT_MAX_S,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    assert done.stdout == ""
+    return done
+
+
+def test_workers_that_cannot_start_end_it_all(tmp_path):
+    """Where no worker can be built, however it ends, the server ends too and says that it failed."""
+    done = _fails_to_start(tmp_path / "data", 2)
     assert done.returncode == STARTUP_FAILURE
     assert "a worker could not start; stopping" in done.stderr
-    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_start_that_fails_keeps_what_a_planned_stop_kept(tmp_path, workers):
+    """Carts outlive a stop, a start that serves nobody, and the next start."""
+    with serving(tmp_path / "data") as live:
+        ann = Seat(live)
+        ann.join(live.token("ann"))
+        ann.do("cart.add", sku="s1", qty=3)
+        assert live.stop() == 0
+        ann.leave()
+        assert _fails_to_start(live.data, workers).returncode != 0
+        live.start()
+        ann = Seat(live)
+        [line] = ann.join(live.token("ann"))["snapshot"]["cart"]["lines"]
+        assert (line["sku"], line["qty"]) == ("s1", 3)
+        ann.leave()
 
 
 def test_a_worker_that_still_starts_is_not_taken_for_one_that_hangs(tmp_path, redis_url):

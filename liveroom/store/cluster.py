@@ -71,12 +71,22 @@ class Cluster(RedisCluster):
         """Ask where the slots are, where that is not known; goes on without a caller.
 
         Cut off in the middle, the library would close every connection there is.
+
+        Raises:
+            NoCluster: the server is one for itself.
+            ConnectionError: no node answers.
         """
         if self._initialize:
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.ensure_future(super().initialize(*args, **kwargs))
                 self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
-            await asyncio.shield(self._asking)
+            try:
+                await asyncio.shield(self._asking)
+            except redis.exceptions.RedisClusterException as fault:
+                if "Cluster mode is not enabled" in str(fault):
+                    raise NoCluster from fault
+                # The library's own word for it is no RedisError: nobody would take it for one.
+                raise redis.exceptions.ConnectionError(str(fault)) from fault
         return self
 
     async def aclose(self) -> None:
@@ -110,13 +120,8 @@ class Cluster(RedisCluster):
             NoCluster: the server is one for itself.
             RedisError: no master answers.
         """
-        try:
-            async with asyncio.timeout(ANSWER_MAX_S):
-                await self.initialize()
-        except redis.exceptions.RedisClusterException as fault:
-            if "Cluster mode is not enabled" in str(fault):
-                raise NoCluster from fault
-            raise
+        async with asyncio.timeout(ANSWER_MAX_S):
+            await self.initialize()
         told = await asyncio.gather(
             *(self.info(*sections, target_nodes=master) for master in self.get_primaries()),
             return_exceptions=True,

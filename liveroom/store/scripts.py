@@ -75,7 +75,7 @@ def store_errors() -> Iterator[None]:
     """Redis failures leave as errors of the house: `store_down`, or the word a script replied."""
     try:
         yield
-    except (redis.exceptions.RedisError, OSError) as cause:
+    except (redis.exceptions.RedisError, redis.exceptions.SlotNotCoveredError, OSError) as cause:
         raise house_error(cause) from cause
 
 
