@@ -32,6 +32,13 @@ DONE: Final = 0
 FAILED: Final = 1
 BAD_USAGE: Final = 2
 
+_NAMES: Final = frozenset(one.name for one in settings.documented())
+_FLAGS: Final = frozenset(one.flag for one in settings.documented())
+_UNTOLD: Final = frozenset(
+    {"--secret", "--stripe-secret-key", "--stripe-webhook-secret"}
+    | {"--redis-url", "--database-url", "--jwks-url"}
+)
+"""Settings whose values are not repeated in a refusal: it may end in a log."""
 _TRUTH: Final = ("true", "false", "1", "0")
 _DEMO_DATA: Final = Path("liveroom-data/demo")
 
@@ -40,6 +47,12 @@ app = App(
     help="A live-commerce server: everybody sees it now, and nobody is sold what is not there.",
     version=__version__,
     result_action="return_value",
+    # What is said of one call alone is no setting, and comes from no other source.
+    default_parameter=Parameter(show_env_var=False),
+    help_epilogue=(
+        "Settings come from `liveroom.toml` too; `--config FILE`, or `LIVEROOM_CONFIG`, names "
+        "another file."
+    ),
 )
 
 
@@ -50,10 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tokens = _with_sources(tokens)
         code = app(tokens, print_error=False, exit_on_error=False)
     except cyclopts.ValidationError as error:
-        refused = error.argument.value if error.argument else None
-        if isinstance(refused, str):  # the password in a URL that is refused may well be good
-            error.value = settings.without_password(refused)
-        return _bad_usage(str(error))
+        return _bad_usage(_without_secrets(error))
     except (cyclopts.CycloptsError, settings.BadSetting) as error:
         return _bad_usage(str(error))
     except LiveroomError as error:
@@ -146,7 +156,11 @@ def token(
         ),
     ] = (),
     ttl: Annotated[
-        float, Parameter(help="How many seconds it is good for.", validator=validators.Number(gt=0))
+        float,
+        Parameter(
+            help="How many seconds it is good for.",
+            validator=validators.Number(gt=0, lte=settings.NO_LIMIT_MS // 1000),
+        ),
     ] = 86_400.0,
 ) -> None:
     """Print a token signed with the server's secret."""
@@ -176,7 +190,7 @@ config = App(name="config", help="Make, check or show the settings.")
 app.command(config)
 
 
-@config.command(config=())
+@config.command(config=(), help_epilogue="")
 def init(path: Path = settings.FILE) -> int:
     """Write a file with every setting, its text and its default, all commented out."""
     try:
@@ -234,10 +248,47 @@ def _with_sources(tokens: list[str]) -> list[str]:
     if named and not path.is_file():
         raise settings.BadSetting(f"--config: there is no file {str(path)!r}")
     app.config = (
-        Env(settings.ENV_PREFIX, command=False),
-        Toml(path, use_commands_as_keys=False),
+        _Variables(settings.ENV_PREFIX, command=False),
+        _File(path, use_commands_as_keys=False),
     )
     return rest
+
+
+class _Variables(Env):
+    """Environment variables, for settings alone: `LIVEROOM_ROLE` makes nobody an admin."""
+
+    def __call__(
+        self, app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection
+    ) -> None:
+        chosen = (one for one in arguments if one.name in _FLAGS)
+        super().__call__(
+            app,
+            commands,
+            cyclopts.ArgumentCollection(chosen),  # type: ignore[no-untyped-call]
+        )
+
+
+class _File(Toml):
+    """A file of settings and of nothing else."""
+
+    def _load_config(self, path: Path) -> dict[str, Any]:
+        try:
+            found = super()._load_config(path)
+        except ValueError as fault:
+            raise cyclopts.CycloptsError(msg=f"{path} is no TOML: {fault}") from fault
+        except OSError as fault:
+            raise cyclopts.CycloptsError(msg=f"{path} cannot be read: {fault}") from fault
+        for name in found:
+            if name.replace("-", "_") not in _NAMES:
+                raise cyclopts.CycloptsError(msg=f"{path}: {name!r} is no setting")
+        return found
+
+
+def _without_secrets(error: cyclopts.ValidationError) -> str:
+    argument = error.argument
+    if argument is None or argument.name not in _UNTOLD:
+        return str(error)
+    return f"{argument.tokens[0].keyword or argument.name}: {error.exception_message}"
 
 
 def _with_joined_truth(arguments: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ from urllib.parse import unquote
 
 from cyclopts import Parameter, validators
 
+from liveroom import bounds
 from liveroom.disk import sync_folder
 
 ENV_PREFIX: Final = "LIVEROOM_"
@@ -31,42 +32,21 @@ FILE: Final = Path("liveroom.toml")
 NO_LIMIT_MS: Final = 10 * 365 * 24 * 3600 * 1000
 """What 0 stands for where a deadline needs a number: ten years."""
 
-_REDIS_SCHEMES: Final = (
-    "redis://",
-    "rediss://",
-    "unix://",
-    "redis+cluster://",
-    "rediss+cluster://",
-)
 _HIDDEN: Final = "(hidden)"
-_not_negative = validators.Number(gte=0)
+_MOST: Final = NO_LIMIT_MS // 1000  # ten years: infinity fits in no deadline
+_not_negative = validators.Number(gte=0, lte=_MOST)
+_positive = validators.Number(gt=0, lte=_MOST)
 
 
 def _doc(text: str, *checks: Any) -> Parameter:
     return Parameter(help=text, validator=checks)
 
 
-def _redis_url(_type: Any, value: str | None) -> None:
-    if value is not None and not value.startswith(_REDIS_SCHEMES):
-        raise ValueError(f"Must start with one of {', '.join(_REDIS_SCHEMES)}.")
-
-
-def _database_url(_type: Any, value: str | None) -> None:
-    if value is not None and not value.startswith(("sqlite:///", "postgresql://", "postgresql+")):
-        raise ValueError("Must start with sqlite:/// or postgresql://.")
-
-
-def _origins(_type: Any, values: tuple[str, ...]) -> None:
-    for value in values:
-        if "://" not in value or value.endswith("/"):
-            raise ValueError(f"{value!r} must be scheme://host or scheme://host:port.")
-
-
 class BadSetting(Exception):
     """A setting that cannot be used; its text names the setting and what it must be."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", show_env_var=True)
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The settings of one server."""
@@ -87,12 +67,12 @@ class Settings:
         _doc(
             "Redis 7 or Valkey 8 and later, or with redis+cluster:// a cluster of them; "
             "without it the embedded Valkey.",
-            _redis_url,
+            bounds.redis_url,
         ),
     ] = None
     database_url: Annotated[
         str | None,
-        _doc("SQLite or PostgreSQL; without it SQLite in the data folder.", _database_url),
+        _doc("SQLite or PostgreSQL; without it SQLite in the data folder.", bounds.database_url),
     ] = None
 
     stock_partitions: Annotated[
@@ -107,13 +87,18 @@ class Settings:
     # Who may come in.
     secret: Annotated[
         str | None,
-        _doc("Signs tokens (HS256). Without it one is made in the data folder, mode 0600."),
+        _doc(
+            "Signs tokens (HS256), at least 32 bytes. Without it one is made in the data folder, "
+            "mode 0600.",
+            bounds.secret,
+        ),
     ] = None
     jwks_url: Annotated[
         str | None,
         _doc(
             "Takes tokens signed by the keys of this JWKS instead of the secret's; with the "
-            "sandbox, which signs with the secret, both."
+            "sandbox, which signs with the secret, both.",
+            bounds.http_url,
         ),
     ] = None
     issuer: Annotated[str | None, _doc("What `iss` of every token must be, where set.")] = None
@@ -123,7 +108,7 @@ class Settings:
         Parameter(
             help="Origins of pages on other hosts that may open a WebSocket, such as "
             "https://shop.example.",
-            validator=_origins,
+            validator=bounds.origins,
             negative_iterable=(),
         ),
     ] = ()
@@ -149,7 +134,8 @@ class Settings:
         ),
     ] = ()
     stripe_api_base: Annotated[
-        str | None, _doc("Where Stripe's API is, if not where it always is; for tests.")
+        str | None,
+        _doc("Where Stripe's API is, if not where it always is; for tests.", bounds.http_url),
     ] = None
 
     # How much one client, and all together, may ask for.
@@ -188,11 +174,11 @@ class Settings:
     ] = 0
     hoarding_window_s: Annotated[
         float,
-        _doc("Within how long expired holds count together.", validators.Number(gt=0)),
+        _doc("Within how long expired holds count together.", _positive),
     ] = 3600.0
     hoarding_wait_s: Annotated[
         float,
-        _doc("How long whoever let them expire waits.", validators.Number(gt=0)),
+        _doc("How long whoever let them expire waits.", _positive),
     ] = 60.0
     pay_within_s: Annotated[
         float, _doc("How long an order waits for its payment; 0: for ever.", _not_negative)
@@ -203,10 +189,10 @@ class Settings:
     ] = 60.0
     ping_interval_s: Annotated[
         float,
-        _doc("Between two pings of a quiet connection, and for the pong.", validators.Number(gt=0)),
+        _doc("Between two pings of a quiet connection, and for the pong.", _positive),
     ] = 25.0
     header_timeout_s: Annotated[
-        float, _doc("How long a connection may take over its headers.", validators.Number(gt=0))
+        float, _doc("How long a connection may take over its headers.", _positive)
     ] = 10.0
     drain_s: Annotated[
         float,
@@ -218,7 +204,7 @@ class Settings:
     ] = 5.0
     shutdown_max_s: Annotated[
         float,
-        _doc("After the port closed: how long running commands may take.", validators.Number(gt=0)),
+        _doc("After the port closed: how long running commands may take.", _positive),
     ] = 10.0
 
     # Fan-out.
@@ -237,7 +223,10 @@ class Settings:
         ),
     ] = 2000
     socket_send_bytes: Annotated[
-        int, _doc("The kernel's send buffer for each connection.", validators.Number(gte=4096))
+        int,
+        _doc(
+            "The kernel's send buffer for each connection.", validators.Number(gte=4096, lte=2**30)
+        ),
     ] = 65_536
 
     # What it says about itself.
@@ -251,7 +240,9 @@ class Settings:
     trusted_proxies: Annotated[
         tuple[str, ...],
         Parameter(
-            help="Addresses whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+            help="Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; "
+            "* alone: all.",
+            validator=bounds.addresses,
             negative_iterable=(),
         ),
     ] = ("127.0.0.1", "::1")

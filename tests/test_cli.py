@@ -21,6 +21,8 @@ from liveroom.exports import COLUMNS, safe
 from liveroom.ids import new_id
 from tests.live import Live, Seat
 
+SECRET = "a secret that is long enough to sign with"
+
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
@@ -46,8 +48,26 @@ def test_help_shows_defaults_and_variables(capsys, command):
     """`--help` tells each setting's default and environment variable."""
     assert cli.main([command, "--help"]) == 0
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for name in ("LIVEROOM_PORT", "LIVEROOM_MESSAGE_RATE_MAX", "[default: 8000]"):
+    for name in ("LIVEROOM_PORT", "LIVEROOM_MESSAGE_RATE_MAX", "[default: 8000]", "--config"):
         assert name in said
+    for flag in ("SUB", "ROLE", "JSON", "ROOM", "FRESH"):
+        assert f"LIVEROOM_{flag}" not in said
+
+
+def test_flags_of_one_call_are_no_settings(capsys, monkeypatch):
+    """What a call is to do is said in the call: no variable makes an admin of whom it names."""
+    for name in ("NAME", "ROLE", "TTL"):
+        monkeypatch.setenv(f"LIVEROOM_{name}", "1" if name == "TTL" else "admin")
+    assert cli.main(["token", "--sub", "u1", "--secret", SECRET]) == 0
+    claims = jwt.decode(capsys.readouterr().out.strip(), SECRET, algorithms=["HS256"])
+    assert (claims["name"], claims["roles"]) == ("u1", [])
+    assert claims["exp"] - claims["iat"] == 86_400
+    monkeypatch.setenv("LIVEROOM_SUB", "u1")
+    assert cli.main(["token", "--secret", SECRET]) == 2
+    monkeypatch.setenv("LIVEROOM_JSON", "true")
+    assert cli.main(["db", "upgrade", "--data", "data"]) == 0
+    assert cli.main(["audit", "--data", "data"]) == 0
+    assert "all sums agree" in capsys.readouterr().out
 
 
 def test_token_is_signed_with_the_folders_secret(tmp_path, capsys):
@@ -63,9 +83,8 @@ def test_token_is_signed_with_the_folders_secret(tmp_path, capsys):
 
 def test_token_takes_the_secret_that_is_set(capsys):
     """With a secret of one's own no folder is made."""
-    secret = "a secret that is long enough to sign with"
-    assert cli.main(["token", "--sub", "u1", "--secret", secret]) == 0
-    jwt.decode(capsys.readouterr().out.strip(), secret, algorithms=["HS256"])
+    assert cli.main(["token", "--sub", "u1", "--secret", SECRET]) == 0
+    jwt.decode(capsys.readouterr().out.strip(), SECRET, algorithms=["HS256"])
     assert not Path("liveroom-data").exists()
 
 
@@ -88,6 +107,7 @@ def test_token_for_a_sandbox_is_signed_beside_a_sign_in_service(capsys):
         (["token", "--sub", "u1", "--role", "boss"], "--role"),
         (["token", "--sub", "u1", "--role", "admin", "--role", "host:"], "--role"),
         (["token", "--sub", "u1", *(f"--role=host:r{n}" for n in range(65))], "--role"),
+        (["token", "--sub", "u1", "--ttl", "inf"], "--ttl"),
         (["audit"], "--data"),
         (["export"], "--data"),
         (["export", "secrets"], "secrets"),

@@ -19,7 +19,7 @@ HOUSE = ROOT / "liveroom"
 VOCABULARY = {
     *("errors", "states", "ids", "money", "buckets", "clock", "beats", "batching"),
     *("shapes", "events"),
-    *("settings", "metrics", "text", "logs", "faults", "disk"),
+    *("bounds", "settings", "metrics", "text", "logs", "faults", "disk"),
 }
 # Each layer may import those before it; `wire` and `store` share a place and stay apart.
 LAYERS = ["vocabulary", "wire store", "services", "commands", "web", "server", "cli"]

@@ -102,11 +102,73 @@ def test_truth_in_the_environment(shown, monkeypatch, text, expected):
         (["--allowed-origins", "shop.example"], "--allowed-origins"),
         (["--log-level", "loud"], "--log-level"),
         (["--prot", "1"], "--prot"),
+        (["--redis-url", "redis://127.0.0.1:99999"], "--redis-url"),
+        (["--redis-url", "redis+cluster://a:1,b:many"], "--redis-url"),
+        (["--jwks-url", "nonsense"], "--jwks-url"),
+        (["--jwks-url", "https://"], "--jwks-url"),
+        (["--jwks-url", "https://a.example:99999/keys"], "--jwks-url"),
+        (["--stripe-api-base", "api.stripe.example"], "--stripe-api-base"),
+        (["--hold-ttl-s", "inf"], "--hold-ttl-s"),
+        (["--ping-interval-s", "inf"], "--ping-interval-s"),
+        (["--message-rate-max", "1e300"], "--message-rate-max"),
+        (["--drain-s", "nan"], "--drain-s"),
+        (["--socket-send-bytes", "99999999999"], "--socket-send-bytes"),
+        (["--allowed-origins", "https://a.example,https://b.example"], "--allowed-origins"),
+        (["--allowed-origins", "https://a.example/shop"], "--allowed-origins"),
+        (["--allowed-origins", "https://ann@a.example"], "--allowed-origins"),
+        (["--trusted-proxies", "nonsense"], "--trusted-proxies"),
+        (["--trusted-proxies", "10.0.0.0/8", "--trusted-proxies", "*"], "--trusted-proxies"),
+        (["--secret", "short"], "--secret"),
+        (["--secret="], "--secret"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_named(refused, arguments, named):
     """Bad usage exits 2 with one line that names the setting."""
     assert named in refused(*arguments)
+
+
+def test_several_values(shown, monkeypatch):
+    """A flag is repeated, a space separates the values of a variable, the file has a list."""
+    one, two = "https://a.example", "http://[::1]:8080"
+    assert shown("--allowed-origins", one, "--allowed-origins", two)["allowed_origins"] == [
+        one,
+        two,
+    ]
+    Path("liveroom.toml").write_text(f'allowed_origins = ["{one}"]\n')
+    assert shown()["allowed_origins"] == [one]
+    monkeypatch.setenv("LIVEROOM_ALLOWED_ORIGINS", f"{one} {two} capacitor://localhost")
+    assert shown()["allowed_origins"] == [one, two, "capacitor://localhost"]
+    monkeypatch.setenv("LIVEROOM_TRUSTED_PROXIES", "10.0.0.0/8 ::1")
+    assert shown()["trusted_proxies"] == ["10.0.0.0/8", "::1"]
+    monkeypatch.setenv("LIVEROOM_TRUSTED_PROXIES", "*")
+    assert shown()["trusted_proxies"] == ["*"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--secret", "geheim"),
+        ("--redis-url", "redis://:geheim@a.example:99999"),
+        ("--database-url", "mysql://ann:geheim@a.example/x"),
+    ],
+)
+def test_a_refusal_repeats_no_secret(refused, monkeypatch, flag, value):
+    """A value that may hold a password is not said again, wherever it comes from."""
+    assert "geheim" not in refused(flag, value)
+    variable = f"LIVEROOM_{flag[2:].replace('-', '_').upper()}"
+    monkeypatch.setenv(variable, value)
+    said = refused()
+    assert variable in said
+    assert "geheim" not in said
+
+
+@pytest.mark.parametrize(
+    "text", ["port =\n", "[serve]\nport = 5\n", "[port]\nx = 5\n", "role = 1\n"]
+)
+def test_a_file_that_holds_anything_but_settings_is_named(refused, text):
+    """A broken file, a table and a flag of one call are refused by the name of the file."""
+    Path("other.toml").write_text(text)
+    assert "other.toml" in refused("--config", "other.toml")
 
 
 def test_a_variable_or_key_that_does_not_fit_is_named(refused, monkeypatch):
@@ -153,7 +215,7 @@ def test_show_hides_secrets(shown):
     """Neither the secret nor a password in a URL is shown."""
     url = "redis://user:geheim@host/0"
     stripe = ["--stripe-secret-key", "geheim", "--stripe-webhook-secret", "geheim"]
-    found = shown("--secret", "geheim", "--redis-url", url, *stripe)
+    found = shown("--secret", "geheim" * 6, "--redis-url", url, *stripe)
     assert "geheim" not in str(found)
     assert found["stripe_webhook_secret"] == ["(hidden)"]
     assert found["redis_url"] == "redis://(hidden)@host/0"
