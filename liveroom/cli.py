@@ -170,7 +170,7 @@ def token(
             "--jwks-url: the server takes no tokens of its secret; ask the sign-in service for one"
         )
     auth = Auth(
-        used.secret or settings.secret_in(used.data), issuer=used.issuer, audience=used.audience
+        used.secret or settings.made_secret(used.data), issuer=used.issuer, audience=used.audience
     )
     print(auth.issue(sub, name=name or sub, roles=list(role), ttl_s=ttl))
 
@@ -198,6 +198,8 @@ def init(path: Path = settings.FILE) -> int:
             file.write(settings.template())
     except FileExistsError:
         return _bad_usage(f"{path} exists; it is left as it is")
+    except OSError as fault:
+        return _bad_usage(f"{path} cannot be written: {fault.strerror}")
     print(f"wrote {path}")
     return DONE
 

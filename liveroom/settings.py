@@ -358,6 +358,18 @@ def secret_in(data: Path) -> str:
             os.link(fresh, path)
         fresh.unlink()
         sync_folder(data)
+    return made_secret(data)
+
+
+def made_secret(data: Path) -> str:
+    """The secret that a server has made in its folder.
+
+    None is made here: no server would take what it signs. Raises `BadSetting` where there is
+    none, or an empty one.
+    """
+    path = data / "secret"
+    if not path.is_file():
+        raise BadSetting(f"--data: no server has made a secret in {str(data)!r}; name its folder")
     secret = path.read_text().strip()
     if not secret:
         raise BadSetting(f"--data: {path} is empty; remove it, and sign tokens anew")

@@ -72,10 +72,11 @@ def test_flags_of_one_call_are_no_settings(capsys, monkeypatch):
 
 def test_token_is_signed_with_the_folders_secret(tmp_path, capsys):
     """`liveroom token` prints a token that the server of that folder takes."""
+    made = settings.secret_in(tmp_path / "data")
     flags = ["--data", "data", "--sub", "u1", "--name", "Ann", "--ttl", "60"]
     assert cli.main(["token", *flags, "--role", "host:r1", "--role", "admin"]) == 0
     token = capsys.readouterr().out.strip()
-    claims = jwt.decode(token, settings.secret_in(tmp_path / "data"), algorithms=["HS256"])
+    claims = jwt.decode(token, made, algorithms=["HS256"])
     assert (claims["sub"], claims["name"]) == ("u1", "Ann")
     assert claims["roles"] == ["host:r1", "admin"]
     assert claims["exp"] - claims["iat"] == 60
@@ -108,6 +109,8 @@ def test_token_for_a_sandbox_is_signed_beside_a_sign_in_service(capsys):
         (["token", "--sub", "u1", "--role", "admin", "--role", "host:"], "--role"),
         (["token", "--sub", "u1", *(f"--role=host:r{n}" for n in range(65))], "--role"),
         (["token", "--sub", "u1", "--ttl", "inf"], "--ttl"),
+        (["token", "--sub", "u1"], "liveroom-data"),
+        (["config", "init", "nowhere/liveroom.toml"], "nowhere/liveroom.toml"),
         (["audit"], "--data"),
         (["export"], "--data"),
         (["export", "secrets"], "secrets"),
