@@ -132,19 +132,24 @@ class Rooms:
         return await self._move(room, "closed", "closed_at", "room.closed")
 
     async def set(self, room: str, change: RoomChange) -> shapes.Room:
-        """The room with `change` made; what is left out stays."""
+        """The room with `change` made; what is left out stays. `v` grows where anything changes."""
         given = {
             name: value
             for name, value in msgspec.structs.asdict(change).items()
             if value is not msgspec.UNSET
         }
-        values = {name: given.pop(name) for name in ("title", "stream") if name in given}
+        values: dict[str, Any] = {
+            name: given.pop(name) for name in ("title", "stream") if name in given
+        }
         if values.get("stream") is not None:
             values["stream"] = msgspec.to_builtins(values["stream"])
 
         def write(conn: Connection) -> shapes.Room:
             row = shelves.locked(self._db, conn, room)
-            return shelves.change(conn, row, **values, settings=row.settings | given)
+            new = {**values, "settings": row.settings | given}
+            if all(getattr(row, name) == value for name, value in new.items()):
+                return shelves.show(conn, room)
+            return shelves.change(conn, row, **new)
 
         return await self._told("room.changed", await self._db.write(write))
 

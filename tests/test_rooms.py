@@ -206,6 +206,19 @@ def test_settings_change_and_the_rest_stays(run, house):
     run(story())
 
 
+@pytest.mark.parametrize("same", [{}, {"bogus": 1}, {"title": "T"}, {"slow_mode_s": 3}])
+def test_settings_that_change_nothing_are_no_change(run, house, same):
+    """`v` stays where only unknown fields are named, or values that are there already."""
+
+    async def story():
+        async with house() as h:
+            change = fitting({"slow_mode_s": 3, "title": "T"}, RoomChange)
+            room = await h.rooms.set("r1", change)
+            assert await h.rooms.set("r1", fitting(same, RoomChange)) == room
+
+    run(story())
+
+
 @pytest.mark.parametrize(
     "change",
     [
