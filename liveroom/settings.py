@@ -158,7 +158,12 @@ class Settings:
         float, _doc("WebSocket handshakes a second of one process; 0: no limit.", _not_negative)
     ] = 1000.0
     message_rate_max: Annotated[
-        float, _doc("Commands a second on one connection; 0: no limit.", _not_negative)
+        float,
+        _doc(
+            "Commands a second on one connection, and over HTTP of one member or of the guests "
+            "of one address; 0: no limit.",
+            _not_negative,
+        ),
     ] = 50.0
 
     # How long things last.
