@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import cyclopts
@@ -38,6 +37,7 @@ from bench.running import (
     DONE,
     FAILED,
     Count,
+    History,
     Options,
     Positive,
     command,
@@ -45,6 +45,8 @@ from bench.running import (
     measure,
     own,
 )
+from bench.target import Unusable
+from liveroom import logs
 
 app = App(
     name="liveroom bench",
@@ -82,7 +84,7 @@ def drop(
         float | None,
         Parameter(help="Orders a second, whatever the answers; without it each buyer waits."),
     ] = None,
-    history: Annotated[Path | None, Parameter(help="Write every call and answer here.")] = None,
+    history: History = None,
     watchers: Annotated[int, Parameter(help="Viewers who watch meanwhile.")] = 0,
     apart: Annotated[
         bool, Parameter(help="They watch a quiet room of their own.", negative="")
@@ -107,7 +109,7 @@ def kill(
     buyers: Annotated[Count, Parameter(help="Connected buyers.")] = 300,
     units: Annotated[Count, Parameter(help="Units on sale.")] = 3000,
     stay: Annotated[Positive, Parameter(help="Seconds buyers stay after the last fault.")] = 10.0,
-    history: Annotated[Path | None, Parameter(help="Write every call and answer here.")] = None,
+    history: History = None,
 ) -> int:
     """A sale while all of it is killed, then Valkey alone, then Valkey is emptied."""
     if options.url is not None:
@@ -360,9 +362,10 @@ def slow_viewers(
 
 def main(arguments: Sequence[str]) -> int:
     """Run one scenario; its exit code."""
+    logs.configure("warning", "auto")  # of what runs in this process: no line of it is an answer
     try:
         code = app(list(arguments), print_error=False, exit_on_error=False)
-    except (cyclopts.CycloptsError, BadRule) as error:
+    except (cyclopts.CycloptsError, BadRule, Unusable) as error:
         print(f"liveroom bench: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_USAGE
     except (RuntimeError, OSError, TimeoutError) as error:

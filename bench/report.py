@@ -112,17 +112,42 @@ class Report:
     def write_html(self, path: Path) -> None:
         """One file that needs nothing else: figures, faults, percentiles, and time.
 
-        Raises:
-            RuntimeError: the page was not built; installing the package builds it.
+        The page must have been built; see `has_page`.
         """
-        if not PAGE.is_file():
-            raise RuntimeError("--report: the page is not built; run make setup")
         # "<" could end the script that holds the data.
         data = json.dumps(self.plain()).replace("<", "\\u003c")
         page = PAGE.read_text(encoding="utf-8")
         title = html.escape(f"{self.scenario}: {self.verdict}")
         page = page.replace(_TITLE, f"<title>{title}</title>", 1).replace(_PLACE, data, 1)
         path.write_text(page, encoding="utf-8")
+
+
+def rules_are_read(_type: Any, rules: tuple[str, ...]) -> None:
+    """Refuse, before a run, rules that no run could judge."""
+    for rule in rules:
+        read = _RULE.match(rule)
+        if read is None:
+            raise ValueError(f"{rule!r} must be FIGURE<NUMBER, such as p99_ms<200.")
+        float(read[3])  # raises ValueError where it is none
+
+
+def can_be_written(_type: Any, path: Path | None) -> None:
+    """Refuse, before a run, a place where nothing can be written after it."""
+    if path is None:
+        return
+    was_there = path.exists()
+    try:
+        path.open("a").close()
+    except OSError as fault:
+        raise ValueError(f"It cannot be written: {fault.strerror}.") from fault
+    if not was_there:
+        path.unlink()
+
+
+def has_page(_type: Any, path: Path | None) -> None:
+    """Refuse a report where its page was not built; installing the package builds it."""
+    if path is not None and not PAGE.is_file():
+        raise ValueError("The page of reports is not built; run make setup.")
 
 
 def _said(value: Any) -> str:

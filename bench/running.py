@@ -12,12 +12,16 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 from rich.console import Console
 
-from bench.report import Report
+from bench.report import Report, can_be_written, has_page, rules_are_read
 from bench.target import Target
+from liveroom import bounds
 
 DONE, FAILED, BAD_USAGE = 0, 1, 2
 
 Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+History = Annotated[
+    Path | None, Parameter(help="Write every call and answer here.", validator=can_be_written)
+]
 Positive = Annotated[float, Parameter(validator=validators.Number(gt=0))]
 
 
@@ -26,7 +30,10 @@ Positive = Annotated[float, Parameter(validator=validators.Number(gt=0))]
 class Options:
     """What every scenario takes."""
 
-    url: Annotated[str | None, Parameter(help="A running server; needs --secret.")] = None
+    url: Annotated[
+        str | None,
+        Parameter(help="A running server; needs --secret.", validator=bounds.http_url),
+    ] = None
     secret: Annotated[str | None, Parameter(help="That server's secret, for tokens.")] = None
     workers: Annotated[Count, Parameter(help="Worker processes of our own server.")] = 1
     server: Annotated[
@@ -35,13 +42,23 @@ class Options:
     ] = ()
     processes: Annotated[Count, Parameter(help="Load processes.")] = 1
     json: Annotated[bool, Parameter(help="Print the run as one line of JSON.", negative="")] = False
-    report: Annotated[Path | None, Parameter(help="Write the run as one HTML file.")] = None
+    report: Annotated[
+        Path | None,
+        Parameter(help="Write the run as one HTML file.", validator=(has_page, can_be_written)),
+    ] = None
     hdr: Annotated[
-        Path | None, Parameter(help="Write the latencies as HdrHistogram's percentiles.")
+        Path | None,
+        Parameter(
+            help="Write the latencies as HdrHistogram's percentiles.", validator=can_be_written
+        ),
     ] = None
     assert_: Annotated[
         tuple[str, ...],
-        Parameter(name="--assert", help="A bar that must hold: 'p99_ms<200'. May be repeated."),
+        Parameter(
+            name="--assert",
+            help="A bar that must hold: 'p99_ms<200'. May be repeated.",
+            validator=rules_are_read,
+        ),
     ] = ()
 
 

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -24,6 +26,7 @@ import jwt
 
 START_MAX_S: Final = 60.0
 STOP_MAX_S: Final = 30.0
+LOOK_MAX_S: Final = 10.0
 TOKEN_TTL_S: Final = 24 * 3600
 _ROOT: Final = Path(__file__).parent.parent
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -32,7 +35,12 @@ _NO_LIMITS: Final = (
     "--connections-per-member-max=0", "--handshakes-per-s-max=0",
     "--drain-s=0", "--drain-spread-s=0", "--log-level=warning",
 )  # fmt: skip
+_BAD_USAGE: Final = 2
 _opener = build_opener(ProxyHandler({}))
+
+
+class Unusable(Exception):
+    """The server cannot be measured as it was named; the message begins with the flag."""
 
 
 class Target:
@@ -51,7 +59,7 @@ class Target:
         *,
         program: str = "liveroom",
     ) -> None:
-        self.url = url or ""
+        self.url = (url or "").rstrip("/")
         self.secret = secret or secrets.token_urlsafe(48)
         self._own = url is None
         self._flags = flags
@@ -67,6 +75,8 @@ class Target:
             except BaseException:
                 self.__exit__(None, None, None)
                 raise
+        else:
+            self._look()
         return self
 
     def __exit__(
@@ -101,7 +111,10 @@ class Target:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line.startswith("liveroom: http"):
-            raise RuntimeError(f"The server did not start:\n{log.read_text()[-2000:]}")
+            said = log.read_text()[-2000:]
+            if not line and self._process.wait(STOP_MAX_S) == _BAD_USAGE:
+                raise Unusable(f"--server: {said.strip()}")
+            raise RuntimeError(f"The server did not start:\n{said}")
         self.url = line.removeprefix("liveroom: ").strip()
 
     def stop(self) -> None:
@@ -161,7 +174,18 @@ class Target:
             with _opener.open(request, timeout=60) as answer:
                 return json.loads(answer.read() or b"null")
         except HTTPError as refusal:
+            if refusal.code == HTTPStatus.UNAUTHORIZED and not self._own:
+                raise Unusable(f"--secret: it is not that of {self.url}") from refusal
             raise RuntimeError(f"{method} {path}: {refusal.read().decode()}") from refusal
+
+    def _look(self) -> None:
+        """Refuse a named server that is not there, before anything is built for it."""
+        try:
+            with _opener.open(self.url + "/livez", timeout=LOOK_MAX_S):
+                pass
+        except (OSError, HTTPException) as fault:
+            why = getattr(fault, "reason", fault)
+            raise Unusable(f"--url: {self.url} does not answer: {why}") from fault
 
     def room(self, room: str, *, stock: int = 1000) -> tuple[str, str]:
         """A live room with one product of one SKU; the room's and the SKU's id."""

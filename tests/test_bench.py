@@ -39,8 +39,9 @@ def there(own):
 
 
 def outcome(capfd):
-    """The JSON line of the last run."""
-    return json.loads(capfd.readouterr().out.splitlines()[-1])
+    """The JSON line of the last run, the only one on standard output."""
+    [line] = capfd.readouterr().out.splitlines()
+    return json.loads(line)
 
 
 def test_fanout_reaches_every_viewer(capfd):
@@ -118,6 +119,39 @@ def test_a_bar_that_does_not_hold_fails_the_command(capfd, there):
     assert "does not hold" in capfd.readouterr().err
     assert cli.main(["fanout", "--viewers=none"]) == 2
     assert cli.main(["fanout", "--url=http://127.0.0.1:9"]) == 2
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--assert=p99_ms",
+        "--assert=p99_ms<1.2.3",
+        "--report=/nowhere/run.html",
+        "--hdr=/nowhere/run.hgrm",
+        "--history=/nowhere/run.jsonl",
+        "--url=nonsense",
+    ],
+)
+def test_what_no_run_could_use_is_refused_before_it(capfd, flag):
+    """A bar that cannot be read and a file that cannot be written: 2, before anything is asked."""
+    nobody = ["--url=http://127.0.0.1:9", "--secret=s"]
+    assert cli.main(["drop", *nobody, flag]) == 2
+    told = capfd.readouterr()
+    assert flag.partition("=")[0] in told.err
+    assert told.err.count("\n") == 1
+    assert told.out == ""
+
+
+def test_a_server_that_cannot_be_measured_is_bad_usage(capfd, own):
+    """Flags it does not know, a secret that is another's, a URL where nobody is: 2, and which."""
+    other = "--secret=another secret that is long enough"
+    for flags, named in (
+        (["--server=--nonsense"], "--nonsense"),
+        ([f"--url={own.url}", other], "--secret"),
+        (["--url=http://127.0.0.1:9", other], "--url: http://127.0.0.1:9 "),
+    ):
+        assert cli.main(["fanout", "--viewers=1", "--seconds=0.1", *flags]) == 2
+        assert named in capfd.readouterr().err
 
 
 def test_rules_are_read_strictly():
