@@ -221,8 +221,11 @@ class Supervisor(multiprocess.Multiprocess):
         """Start every worker, and say so once all of them serve."""
         self.processes.extend(self._started(place) for place in range(self.processes_num))
         if all(process.wait_until_ready(_START_MAX_S) for process in self.processes):
-            self._has_served = True
-            self._on_ready()
+            self._say_ready()
+
+    def _say_ready(self) -> None:
+        self._has_served = True
+        self._on_ready()
 
     def keep_subprocess_alive(self) -> None:
         """Replace every worker that died or no longer answers.
@@ -246,6 +249,9 @@ class Supervisor(multiprocess.Multiprocess):
                 return
             log.warning("a worker died; replacing it", worker=process.pid, code=code)
             self.processes[place] = self._started(place)
+        # One was killed, or too slow, while the others were waited for.
+        if not self._has_served and all(process.is_ready() for process in self.processes):
+            self._say_ready()
 
     def restart_all(self) -> None:
         """Replace each worker, the new one serving before the old one drains."""

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -274,6 +275,23 @@ def test_a_start_that_fails_keeps_what_a_planned_stop_kept(tmp_path, workers):
         [line] = ann.join(live.token("ann"))["snapshot"]["cart"]["lines"]
         assert (line["sku"], line["qty"]) == ("s1", 3)
         ann.leave()
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_replaced(tmp_path):
+    """The server says where it listens once all serve, though one of the first never did."""
+    live = Live(tmp_path / "data", "--workers", "2")
+    starting = threading.Thread(target=live.start)
+    starting.start()
+    try:
+        _until(lambda: live.process is not None and len(live.workers()) == 2)
+        os.kill(min(live.workers()), signal.SIGKILL)
+        starting.join()
+        assert live.url
+        assert len(live.workers()) == 2
+        assert live.stop() == 0
+    finally:
+        starting.join()
+        live.close()
 
 
 def test_a_worker_that_still_starts_is_not_taken_for_one_that_hangs(tmp_path, redis_url):
