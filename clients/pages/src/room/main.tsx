@@ -12,7 +12,8 @@ import { Comments, Composer } from "./comments.tsx";
 import { Drops } from "./drops.tsx";
 import { Air, HeartButton } from "./heart.tsx";
 import { Pins } from "./pins.tsx";
-import { api, asMember, inBag, onAir, sheet, show, tab, wide } from "./show.ts";
+import { api } from "./seat.ts";
+import { asMember, inBag, onAir, sheet, show, tab, wide } from "./show.ts";
 import { Taken } from "./taken.tsx";
 import { Top } from "./top.tsx";
 

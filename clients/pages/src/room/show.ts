@@ -1,11 +1,12 @@
 /** What this page is doing: the room, who is watching it, and which sheet is open. */
-import { ConnectionLost, http, LiveroomError, newId, type Order } from "@liveroom/client";
+import { ConnectionLost, LiveroomError, newId, type Order } from "@liveroom/client";
 import { computed, signal } from "@preact/signals";
-import { liveRoom, roomOfPath, sourceOfQuery, tokenOfFragment } from "../live/live.ts";
 import { toast } from "../parts/toasts.tsx";
 import { clock, errorWords, money, t } from "../words/language.ts";
+import { api, endSeat, show, signedIn, takeKept } from "./seat.ts";
 
-const TOKEN = "liveroom.token";
+export { show };
+
 const FOLLOWED = "liveroom.followed";
 
 export type Tab = "shelf" | "cart" | "orders";
@@ -14,12 +15,6 @@ type Sheet =
   | { kind: "product"; id: string }
   | { kind: "order"; id: string }
   | { kind: "sign-in"; then: () => void };
-
-const given = tokenOfFragment();
-if (given) localStorage.setItem(TOKEN, given);
-
-export const show = liveRoom(roomOfPath(), localStorage.getItem(TOKEN), sourceOfQuery());
-export const api = http("", () => localStorage.getItem(TOKEN));
 
 export const sheet = signal<Sheet | null>(null);
 /** The bag's tab where the bag always stands (wide screens). */
@@ -31,8 +26,6 @@ widely.onchange = () => {
   wide.value = widely.matches;
 };
 
-/** A member has a token; a guest is asked for a name before buying. */
-export const signedIn = signal(localStorage.getItem(TOKEN) !== null);
 export const onAir = computed(() => show.$pinned.value.at(-1));
 export const open = computed(() => show.status.value === "open");
 export const selling = computed(() => {
@@ -52,9 +45,7 @@ show.room.on("status", (status) => {
   const code = status === "closed" ? show.room.why?.code : null;
   if (code !== "token_expired" && code !== "unauthenticated") return;
   if (!signedIn.value) return;
-  localStorage.removeItem(TOKEN);
-  signedIn.value = false;
-  show.room.signIn(null);
+  endSeat();
   toast(t("you.ended"));
 });
 
@@ -121,17 +112,14 @@ export function refusal(error: unknown): string {
   });
 }
 
-/** Become a buyer of the sandbox under this name, then go on with what needed it. */
-export async function becomeBuyer(name: string): Promise<void> {
-  const { token } = await api.post<{ token: string }>("/v1/sandbox/tokens", { name });
-  localStorage.setItem(TOKEN, token);
-  signedIn.value = true;
-  show.room.signIn(token);
-}
+// Who signs in at one tab is not asked at the next one; what was about to be done waits for a tap.
+addEventListener("storage", () => {
+  if (takeKept() && sheet.value?.kind === "sign-in") sheet.value = null;
+});
 
 /** Do something that needs a member; a guest is asked for a name first. */
 export function asMember(act: () => void): void {
-  if (signedIn.value) act();
+  if (signedIn.value || takeKept()) act();
   else sheet.value = { kind: "sign-in", then: act };
 }
 

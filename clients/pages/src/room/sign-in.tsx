@@ -2,7 +2,8 @@
 import { useState } from "preact/hooks";
 import { toast } from "../parts/toasts.tsx";
 import { language, t } from "../words/language.ts";
-import { becomeBuyer, refusal, sheet } from "./show.ts";
+import { becomeBuyer } from "./seat.ts";
+import { refusal, sheet } from "./show.ts";
 
 const NAMES = {
   en: ["Mia", "Noah", "Ivy", "Leo", "Ada", "Finn", "June", "Otis"],

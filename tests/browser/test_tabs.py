@@ -1,0 +1,41 @@
+"""Two tabs of one browser: each acts as who it is, and what one learns the other knows."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.browser
+
+
+def buy_now(page: Page, title: str, price: str) -> None:
+    """From the shelf to the button that buys."""
+    page.get_by_role("button", name="Bag").click()
+    page.get_by_role("tab", name="Shelf").click()
+    page.get_by_role("button", name=f"Buy: {title}").click()
+    page.get_by_role("button", name=f"Buy now · {price}").click()
+
+
+def test_who_signs_in_at_one_tab_is_signed_in_at_the_next(shop, open_page):
+    """Both tabs are one buyer, whose orders both can pay; a link's token is of its own tab."""
+    one = open_page(f"{shop.url}/room/tonight")
+    two = one.context.new_page()
+    two.goto(f"{shop.url}/room/tonight")
+    buy_now(two, "Moonlit silk scarf", "¥259")
+    expect(two.get_by_label("Your name")).to_be_visible()
+
+    buy_now(one, "Paper table lamp", "¥329")
+    one.get_by_label("Your name").fill("Anna")
+    one.get_by_role("button", name="Continue as Anna").click()
+    expect(one.get_by_role("dialog")).to_contain_text("Your order")
+    expect(two.get_by_role("dialog")).to_have_count(0)
+    buy_now(two, "Moonlit silk scarf", "¥259")
+    expect(two.get_by_role("dialog")).to_contain_text("Your order")
+
+    other = one.context.new_page()
+    other.goto(f"{shop.url}/room/tonight#token={shop.token('other')}")
+    buy_now(other, "Paper table lamp", "¥329")
+    expect(other.get_by_role("dialog")).to_contain_text("Your order")
+    for page, price in ((one, "¥329"), (two, "¥259"), (other, "¥329")):
+        page.get_by_role("button", name=f"Pay {price}").click()
+        expect(page.get_by_role("heading", name="Paid")).to_be_visible()
