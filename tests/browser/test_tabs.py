@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -39,3 +41,39 @@ def test_who_signs_in_at_one_tab_is_signed_in_at_the_next(shop, open_page):
     for page, price in ((one, "¥329"), (two, "¥259"), (other, "¥329")):
         page.get_by_role("button", name=f"Pay {price}").click()
         expect(page.get_by_role("heading", name="Paid")).to_be_visible()
+
+
+def test_a_cart_is_the_same_at_both_tabs(shop, open_page):
+    """What one tab orders or removes, the other shows no more, or says so when it is tapped."""
+    one = open_page(f"{shop.url}/room/tonight#token={shop.token('cara')}")
+    two = one.context.new_page()
+    two.goto(f"{shop.url}/room/tonight")
+    bag = two.get_by_role("button", name="Bag")
+
+    def fill() -> None:
+        one.get_by_role("button", name="Bag").click()
+        one.get_by_role("tab", name="Shelf").click()
+        one.get_by_role("button", name="Buy: Moonlit silk scarf").click()
+        one.get_by_role("button", name="Add to cart").click()
+        expect(bag).to_have_accessible_name("Bag (1)")
+        one.get_by_role("button", name="Bag (1)").click()
+
+    fill()
+    one.get_by_role("button", name="Check out").click()
+    expect(one.get_by_role("dialog")).to_contain_text("Your order")
+    expect(bag).to_have_accessible_name("Bag")
+    one.keyboard.press("Escape")
+
+    fill()
+    one.get_by_role("button", name="Remove").click()
+    one.keyboard.press("Escape")
+    expect(bag).to_have_accessible_name("Bag (1)")
+    two.evaluate("dispatchEvent(new Event('focus'))")
+    expect(bag).to_have_accessible_name("Bag")
+
+    fill()
+    bag.click()
+    one.get_by_role("button", name="Remove").click()
+    two.get_by_role("button", name="Check out").click()
+    expect(two.get_by_text(re.compile("The hold has ended"))).to_be_visible()
+    expect(two.get_by_role("dialog")).to_contain_text("Your cart is empty.")

@@ -1,5 +1,5 @@
 /** The bag: the shelf, the cart with what is held, and the orders. */
-import type { CartLine, Order } from "@liveroom/client";
+import type { CartLine, LiveroomError, Order } from "@liveroom/client";
 import { newId } from "@liveroom/client";
 import { useState } from "preact/hooks";
 import { Tick, Timer } from "../parts/figures.tsx";
@@ -12,6 +12,7 @@ import {
   inBag,
   open,
   orders,
+  readCart,
   refusal,
   sheet,
   show,
@@ -130,6 +131,7 @@ function Cart() {
       await show.room.send("cart.show", {});
     } catch (error) {
       toast(refusal(error));
+      if ((error as LiveroomError).code === "hold_expired") readCart();
     } finally {
       setBusy(false);
     }

@@ -59,7 +59,25 @@ show.room.on("hold.placed", ({ data }) => {
   const lines = show.$cart.value?.lines ?? [];
   const known = lines.some((line) => line.sku === data.hold.sku && line.qty === data.hold.qty);
   // Added on another device of the same member: the event does not tell the price.
-  if (!known) void show.room.send("cart.show", {}).catch(() => {});
+  if (!known) readCart();
+});
+
+/** Ask for the cart; where the connection breaks meanwhile, the next join tells it. */
+export function readCart(): void {
+  void show.room.send("cart.show", {}).catch(() => {});
+}
+
+const holdsAny = (skus: string[]) =>
+  show.$cart.value?.lines.some((line) => skus.includes(line.sku)) ?? false;
+
+// Ordered at another tab or device: its lines are in this cart no more.
+show.room.on("order.placed", ({ data }) => {
+  if (holdsAny(data.order.lines.map((line) => line.sku))) readCart();
+});
+
+// A line that was removed elsewhere is told to nobody else: looked at when somebody looks here.
+addEventListener("focus", () => {
+  if (open.value && show.$cart.value?.lines.length) readCart();
 });
 
 /** SKUs this viewer waits for, as far as this page knows. */
