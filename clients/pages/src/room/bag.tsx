@@ -1,6 +1,5 @@
 /** The bag: the shelf, the cart with what is held, and the orders. */
 import type { CartLine, LiveroomError, Order } from "@liveroom/client";
-import { newId } from "@liveroom/client";
 import { useState } from "preact/hooks";
 import { Tick, Timer } from "../parts/figures.tsx";
 import { Picture } from "../parts/picture.tsx";
@@ -8,6 +7,7 @@ import { toast } from "../parts/toasts.tsx";
 import { clock, money, t } from "../words/language.ts";
 import { BuyButton, Left, look, Price } from "./pins.tsx";
 import {
+  checkOut,
   holdPart,
   inBag,
   open,
@@ -126,7 +126,7 @@ function Cart() {
   const checkout = async () => {
     setBusy(true);
     try {
-      const { order } = await show.room.send("cart.checkout", { order: newId() });
+      const order = await checkOut(cart);
       sheet.value = { kind: "order", id: order.id };
       await show.room.send("cart.show", {});
     } catch (error) {

@@ -22,6 +22,9 @@ export const api = http("", () => token.value);
 /** A member has a token; a guest is asked for a name before buying. */
 export const signedIn = computed(() => token.value !== null);
 
+/** Who buys at this tab, as a key: what one asked for is not another's to ask for again. */
+export const buyer = (): string => token.value ?? "";
+
 function take(next: string | null): void {
   token.value = next;
   show.room.signIn(next);

@@ -1,9 +1,10 @@
 /** What this page is doing: the room, who is watching it, and which sheet is open. */
-import { ConnectionLost, LiveroomError, newId, type Order } from "@liveroom/client";
+import { type Cart, ConnectionLost, LiveroomError, type Order } from "@liveroom/client";
 import { computed, signal } from "@preact/signals";
+import { Once } from "../live/once.ts";
 import { toast } from "../parts/toasts.tsx";
 import { clock, errorWords, money, t } from "../words/language.ts";
-import { api, endSeat, show, signedIn, takeKept } from "./seat.ts";
+import { api, buyer, endSeat, show, signedIn, takeKept } from "./seat.ts";
 
 export { show };
 
@@ -141,17 +142,34 @@ export function asMember(act: () => void): void {
   else sheet.value = { kind: "sign-in", then: act };
 }
 
-/** Buy now. The order's id is ours, so trying again can never buy twice. */
-export async function buyNow(
+const once = new Once();
+
+/**
+ * Place an order under an id of ours. Pressed again after no answer, or one that says "try
+ * again", it is the same order: it may have been placed, and is not placed twice.
+ */
+function place(what: string, act: (order: string) => Promise<{ order: Order }>): Promise<Order> {
+  const ended = (id: string) => (show.$orders.value[id]?.state ?? "placed") !== "placed";
+  return once.do(`${buyer()} ${what}`, async (id) => (await act(id)).order, ended);
+}
+
+/** Buy now. */
+export function buyNow(
   sku: string,
   qty: number,
   price_minor: number,
   drop?: string,
 ): Promise<Order> {
-  const order = newId();
   const line = { sku, qty, price_minor, ...(drop && { drop }) };
-  const placed = await show.room.send("order.place", { order, lines: [line] });
-  return placed.order;
+  return place(JSON.stringify(line), (order) =>
+    show.room.send("order.place", { order, lines: [line] }),
+  );
+}
+
+/** Order what the cart holds. */
+export function checkOut(cart: Cart): Promise<Order> {
+  const held = cart.lines.map(({ hold, qty }) => [hold, qty]);
+  return place(JSON.stringify(held), (order) => show.room.send("cart.checkout", { order }));
 }
 
 export async function addToCart(sku: string, qty: number, price_minor: number): Promise<void> {
