@@ -2,6 +2,7 @@
 import { http, type LiveroomError, type Order, type Product } from "@liveroom/client";
 import { computed, effect, type Signal, signal } from "@preact/signals";
 import { type Live, liveRoom, roomOfPath, tokenOfFragment } from "../live/live.ts";
+import { takings } from "../live/orders.ts";
 import { toast } from "../parts/toasts.tsx";
 import { errorWords, t } from "../words/language.ts";
 
@@ -202,12 +203,7 @@ function keepSums(live: Live): () => void {
 
 /** The room's orders by id, as far as this host may see them. */
 export const orders = signal<Record<string, Order>>({});
-export const paidMinor = computed(() =>
-  Object.values(orders.value)
-    .filter((order) => order.state === "paid")
-    .reduce((sum, order) => sum + order.total_minor, 0),
-);
-export const currency = computed(() => Object.values(orders.value)[0]?.currency ?? "CNY");
+export const taken = computed(() => takings(Object.values(orders.value)));
 
 const SETTLED = new Set(["paid", "expired", "cancelled", "refunded"]);
 

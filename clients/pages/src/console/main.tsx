@@ -12,18 +12,17 @@ import { Stage } from "../parts/stage.tsx";
 import { Toasts, toast } from "../parts/toasts.tsx";
 import { clock, full, money, switchLanguage, t } from "../words/language.ts";
 import {
-  currency,
   desk,
   inTurn,
   isForField,
   leaving,
   orders,
-  paidMinor,
   pause,
   pin,
   removeComment,
   roomId,
   sitDown,
+  taken,
   threeParts,
   tryTo,
   turnedAway,
@@ -87,6 +86,15 @@ const Fact = ({ value, word, note }: { value: string; word: string; note?: strin
   </div>
 );
 
+/** What was paid and not given back, by currency; of a room that sold nothing, nothing. */
+function Paid({ currency = "CNY" }: { currency: string | undefined }) {
+  const word = t("host.sales");
+  if (!taken.value.length) return <Fact value={money(0, currency)} word={word} />;
+  return taken.value.map((sum) => (
+    <Fact key={sum.currency} value={money(sum.kept_minor, sum.currency)} word={word} />
+  ));
+}
+
 function EndDialog({ live }: { live: Live }) {
   const box = useRef<HTMLDialogElement>(null);
   const end = () => {
@@ -136,7 +144,7 @@ function Head({ live }: { live: Live }) {
       </div>
       <dl class="figures">
         <Fact value={full(live.$viewers.value)} word={t("host.watching")} />
-        <Fact value={money(paidMinor.value, currency.value)} word={t("host.sales")} />
+        <Paid currency={live.$shelf.value[0]?.currency} />
         <Fact value={full(Object.keys(orders.value).length)} word={t("host.orders")} />
         <Fact value={full(threeParts(live, skus).held)} word={t("host.held")} />
       </dl>

@@ -1,0 +1,72 @@
+"""The host's desk: what it counts, and what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import host
+from tests.live import Live
+
+pytestmark = pytest.mark.browser
+
+DESK = {"viewport": {"width": 1280, "height": 800}, "is_mobile": False, "has_touch": False}
+SUMS_WITHIN_MS = 15_000
+
+
+def bought(shop: Live, buyer: str, sku: str) -> dict[str, Any]:
+    """An order that is still to be paid."""
+    placed = {"cmd": "order.place", "data": {"order": str(uuid4()), "lines": [_one(sku)]}}
+    with shop.http(shop.token(buyer)) as http:
+        order = http.post("/v1/rooms/tonight/commands", json=placed).json()["order"]
+    assert order["state"] == "placed"
+    return order
+
+
+def paid(shop: Live, buyer: str, order: dict[str, Any]) -> None:
+    """The order's sandbox payment has succeeded."""
+    start = {"cmd": "payment.start", "data": {"order": order["id"]}}
+    with shop.http(shop.token(buyer)) as http:
+        payment = http.post("/v1/rooms/tonight/commands", json=start).json()["payment"]
+        assert http.post(f"/v1/sandbox/payments/{payment['id']}/succeed").status_code == 200
+
+
+def refunded(shop: Live, order: dict[str, Any], amount_minor: int) -> None:
+    """Some of the order's money was given back."""
+    with shop.http(shop.token("root", "admin")) as http:
+        wanted = {"amount_minor": amount_minor}
+        answer = http.post(f"/v1/orders/{order['id']}/refunds", json=wanted)
+    assert answer.status_code == 201, answer.text
+
+
+def _one(sku: str) -> dict[str, Any]:
+    return {"sku": sku, "qty": 1}
+
+
+def console_of(shop: Live, open_page: Any) -> Page:
+    """The desk of the room, with its host at it."""
+    token = shop.token("mia", "host:tonight", "merchant:lin")
+    page: Page = open_page(f"{shop.url}/console/tonight#token={token}", **DESK)
+    expect(page.get_by_role("heading", name="Shelf")).to_be_visible()
+    return page
+
+
+def test_the_desk_sums_what_was_paid_and_not_given_back(shop, open_page):
+    """Each currency has its own sum, and a refund in part is taken off."""
+    with shop.http(shop.token("root", "admin")) as http:
+        skus = [{"id": "cap-0", "price_minor": 1999, "stock": 9}]
+        cap = {"id": "cap", "shop": "lin", "title": "Cap", "currency": "USD", "skus": skus}
+        assert http.post("/v1/products", json=cap).status_code == 201
+    host(shop, "shelf.put", product="cap")
+    for sku in ("lamp-0", "cap-0"):
+        order = bought(shop, "uma", sku)
+        paid(shop, "uma", order)
+    console = console_of(shop, open_page)
+    figures = console.locator(".figures")
+    expect(figures).to_contain_text("$19.99paid", timeout=SUMS_WITHIN_MS)
+    expect(figures).to_contain_text("¥329paid")
+    refunded(shop, order, 999)
+    expect(figures).to_contain_text("$10paid", timeout=SUMS_WITHIN_MS)
