@@ -90,9 +90,10 @@ const Fact = ({ value, word, note }: { value: string; word: string; note?: strin
 function Paid({ currency = "CNY" }: { currency: string | undefined }) {
   const word = t("host.sales");
   if (!taken.value.length) return <Fact value={money(0, currency)} word={word} />;
-  return taken.value.map((sum) => (
-    <Fact key={sum.currency} value={money(sum.kept_minor, sum.currency)} word={word} />
-  ));
+  return taken.value.map(({ currency: of, kept_minor, back_minor }) => {
+    const note = back_minor ? { note: t("host.back", { price: money(back_minor, of) }) } : {};
+    return <Fact key={of} value={money(kept_minor, of)} word={word} {...note} />;
+  });
 }
 
 function EndDialog({ live }: { live: Live }) {

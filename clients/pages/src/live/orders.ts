@@ -10,6 +10,9 @@ export const givenBack = (order: Order): number =>
     .filter((refund) => refund.state !== "failed")
     .reduce((sum, refund) => sum + refund.amount_minor, 0);
 
+/** What was given back of an order that is paid all the same; 0 where all or nothing was. */
+export const backInPart = (order: Order): number => (order.state === "paid" ? givenBack(order) : 0);
+
 export interface Takings {
   currency: string;
   /** What was paid and not given back. */

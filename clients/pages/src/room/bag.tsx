@@ -1,6 +1,7 @@
 /** The bag: the shelf, the cart with what is held, and the orders. */
 import type { CartLine, LiveroomError, Order } from "@liveroom/client";
 import { useState } from "preact/hooks";
+import { backInPart } from "../live/orders.ts";
 import { Tick, Timer } from "../parts/figures.tsx";
 import { Picture } from "../parts/picture.tsx";
 import { toast } from "../parts/toasts.tsx";
@@ -161,6 +162,7 @@ function OrderRow({ order }: { order: Order }) {
   const [first] = order.lines;
   const due = order.state === "placed";
   const left = order.pay_by - show.now.value;
+  const back = backInPart(order);
   return (
     <li>
       <button
@@ -175,6 +177,9 @@ function OrderRow({ order }: { order: Order }) {
           <span class="name">{order.lines.map((line) => titleOf(line.sku)).join(", ")}</span>
           <span class="num">{money(order.total_minor, order.currency)}</span>
           {due && <span class="note num">{t("order.payby", { time: clock(left) })}</span>}
+          {back > 0 && (
+            <span class="note num">{t("order.back", { price: money(back, order.currency) })}</span>
+          )}
         </span>
         <span class={`state ${order.state}`}>
           <Tick>{t(`order.${order.state}`)}</Tick>

@@ -1,5 +1,6 @@
 /** One order, from "to be paid" to what became of it. */
 import { useState } from "preact/hooks";
+import { backInPart } from "../live/orders.ts";
 import { Timer } from "../parts/figures.tsx";
 import { PaidMark } from "../parts/marks.tsx";
 import { toast } from "../parts/toasts.tsx";
@@ -14,6 +15,7 @@ export function OrderSheet({ id }: { id: string }) {
   const left = order.pay_by - show.now.value;
   const price = money(order.total_minor, order.currency);
   const due = order.state === "placed";
+  const back = backInPart(order);
 
   const press = async (button: "succeed" | "fail") => {
     setBusy(true);
@@ -54,6 +56,11 @@ export function OrderSheet({ id }: { id: string }) {
           <span>{t("bag.total")}</span>
           <span class="num">{price}</span>
         </li>
+        {back > 0 && (
+          <li>
+            <span>{t("order.back", { price: money(back, order.currency) })}</span>
+          </li>
+        )}
       </ul>
       {due ? (
         <>

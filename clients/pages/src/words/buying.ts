@@ -53,6 +53,7 @@ export const BUYING_WORDS = {
   "order.cancelled": ["Cancelled", "已取消"],
   "order.refund_pending": ["Refund on its way", "退款中"],
   "order.refunded": ["Refunded", "已退款"],
+  "order.back": ["{price} of it refunded", "其中已退款 {price}"],
 } as const satisfies Record<string, Pair>;
 
 learn(BUYING_WORDS);

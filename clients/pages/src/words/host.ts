@@ -12,6 +12,7 @@ export const HOST_WORDS = {
   "host.enter": ["Open the console", "进入控制台"],
   "host.notHost": ["This token is not for this room's host.", "该令牌不是本房间的主播。"],
   "host.watching": ["watching", "人在看"],
+  "host.back": ["· {price} refunded", "· 已退款 {price}"],
   "host.orders": ["orders", "订单"],
   "host.sales": ["paid", "已收款"],
   "host.held": ["held", "保留中"],
