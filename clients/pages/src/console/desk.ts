@@ -1,6 +1,7 @@
 /** The host's desk: who is at it, what was done last, and the sums that only a host may see. */
 import { http, type LiveroomError, type Order, type Product } from "@liveroom/client";
 import { computed, effect, type Signal, signal } from "@preact/signals";
+import { Book, type Page } from "../live/book.ts";
 import { type Live, liveRoom, roomOfPath, tokenOfFragment } from "../live/live.ts";
 import { takings } from "../live/orders.ts";
 import { toast } from "../parts/toasts.tsx";
@@ -10,7 +11,6 @@ const UNDO_MS = 5000;
 const SUMS_EVERY_MS = 1500;
 const SUMS_AT_ONCE = 4;
 const ORDERS_EVERY_MS = 4000;
-const ORDER_PAGES_MAX = 10;
 
 export const roomId = roomOfPath();
 const KEPT = `liveroom.console.${roomId}`;
@@ -205,27 +205,20 @@ function keepSums(live: Live): () => void {
 export const orders = signal<Record<string, Order>>({});
 export const taken = computed(() => takings(Object.values(orders.value)));
 
-const SETTLED = new Set(["paid", "expired", "cancelled", "refunded"]);
-
-/** Read the newest pages of orders, until a page holds nothing that could have changed. */
-async function readOrders(): Promise<void> {
-  let after: string | null = null;
-  for (let pages = 0; pages < ORDER_PAGES_MAX; pages++) {
-    const query = new URLSearchParams({ room: roomId, limit: "100", ...(after ? { after } : {}) });
-    const page: { items: Order[]; next: string | null } = await api.get(`/v1/orders?${query}`);
-    const known = orders.value;
-    orders.value = { ...known, ...Object.fromEntries(page.items.map((one) => [one.id, one])) };
-    after = page.next;
-    if (!after || page.items.every((one) => SETTLED.has(known[one.id]?.state ?? ""))) return;
-  }
-}
-
 function keepOrders(): () => void {
   let reading = false;
+  const page = (after: string | null) => {
+    const query = new URLSearchParams({ room: roomId, limit: "100", ...(after ? { after } : {}) });
+    return api.get<Page>(`/v1/orders?${query}`);
+  };
+  const book = new Book(page, () => {
+    orders.value = book.orders;
+  });
   const timer = setInterval(() => {
     if (reading || document.hidden) return;
     reading = true;
-    readOrders()
+    book
+      .read()
       .catch((error: LiveroomError) => {
         if (!error.retry) clearInterval(timer);
       })
