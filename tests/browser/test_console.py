@@ -55,7 +55,7 @@ def console_of(shop: Live, open_page: Any) -> Page:
 
 
 def test_the_desk_sums_what_was_paid_and_not_given_back(shop, open_page):
-    """Each currency has its own sum, and a refund in part is taken off."""
+    """Each currency has a sum, refunds are taken off, and what is paid is no longer held."""
     with shop.http(shop.token("root", "admin")) as http:
         skus = [{"id": "cap-0", "price_minor": 1999, "stock": 9}]
         cap = {"id": "cap", "shop": "lin", "title": "Cap", "currency": "USD", "skus": skus}
@@ -64,10 +64,15 @@ def test_the_desk_sums_what_was_paid_and_not_given_back(shop, open_page):
     for sku in ("lamp-0", "cap-0"):
         order = bought(shop, "uma", sku)
         paid(shop, "uma", order)
+    waits = bought(shop, "uma", "mug-0")
     console = console_of(shop, open_page)
     figures = console.locator(".figures")
     expect(figures).to_contain_text("$19.99paid", timeout=SUMS_WITHIN_MS)
     expect(figures).to_contain_text("¥329paid")
+    mug = console.get_by_role("listitem").filter(has_text="月白马克杯")
+    expect(mug).to_contain_text("0 sold · 1 held", timeout=SUMS_WITHIN_MS)
+    paid(shop, "uma", waits)
+    expect(mug).to_contain_text("1 sold · 0 held", timeout=SUMS_WITHIN_MS)
     refunded(shop, order, 999)
     expect(figures).to_contain_text("$10paid · $9.99 refunded", timeout=SUMS_WITHIN_MS)
     buyer = open_page(f"{shop.url}/room/tonight#token={shop.token('uma')}")

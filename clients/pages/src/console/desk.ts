@@ -175,15 +175,21 @@ export function threeParts(live: Live, skus: string[]): Sums & { held: number; l
   return parts;
 }
 
+/** SKUs of orders that changed: what is held becomes sold while what is left stays as it was. */
+const moved = new Set<string>();
+
 function keepSums(live: Live): () => void {
   const asked = new Map<string, number>();
+  const notOurs = new Set<string>();
   const stale = () =>
     Object.entries(live.$stock.value)
       // The stock of a drop stands beside that of the SKUs, and is in its SKU's ledger.
-      .filter(([id, stock]) => !live.$drops.value[id] && asked.get(id) !== stock.v)
+      .filter(([id, { v }]) => !live.$drops.value[id] && (moved.has(id) || asked.get(id) !== v))
+      .filter(([id]) => !notOurs.has(id))
       .slice(0, SUMS_AT_ONCE);
   const read = async (sku: string, v: number) => {
     asked.set(sku, v);
+    moved.delete(sku);
     const ledger = await api.get<Ledger>(`/v1/skus/${encodeURIComponent(sku)}/ledger?limit=1`);
     const add = (of: (pool: Ledger["pools"][number]) => number) =>
       ledger.pools.reduce((sum, pool) => sum + of(pool), 0);
@@ -194,7 +200,8 @@ function keepSums(live: Live): () => void {
     if (document.hidden) return;
     for (const [sku, { v }] of stale()) {
       read(sku, v).catch((error: LiveroomError) => {
-        if (error.retry) asked.delete(sku); // Where it is not ours to see, it is not asked again.
+        if (error.retry) asked.delete(sku);
+        else notOurs.add(sku);
       });
     }
   }, SUMS_EVERY_MS);
@@ -211,8 +218,9 @@ function keepOrders(): () => void {
     const query = new URLSearchParams({ room: roomId, limit: "100", ...(after ? { after } : {}) });
     return api.get<Page>(`/v1/orders?${query}`);
   };
-  const book = new Book(page, () => {
+  const book = new Book(page, (changed) => {
     orders.value = book.orders;
+    for (const line of changed.flatMap((order) => order.lines)) moved.add(line.sku);
   });
   const timer = setInterval(() => {
     if (reading || document.hidden) return;
