@@ -258,6 +258,11 @@ class Payments:
         self._db = db
         self._providers = {provider.name: provider for provider in providers}
 
+    @property
+    def names(self) -> list[str]:
+        """The providers there are, the default one first."""
+        return list(self._providers)
+
     def provider(self, name: str | None = None) -> PaymentProvider:
         """The provider of that name; without a name, the default one. Else `not_found`."""
         if name is None:

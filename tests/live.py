@@ -47,7 +47,7 @@ class Live:
         """Start it and wait until it says where it listens."""
         command = [sys.executable, "-m", "liveroom", "serve", "--port", "0"]
         command += ["--data", str(self.data), *self.flags]
-        command += [] if "--sandbox" in self.flags else ["--sandbox"]
+        command += [] if {"--sandbox", "--sandbox=false"} & {*self.flags} else ["--sandbox"]
         command += [] if "--drain-s" in self.flags else ["--drain-s", "0"]
         with self._said.open("a") as said:
             self.process = subprocess.Popen(

@@ -107,6 +107,7 @@ OPEN = {
     ("GET", "/v1/rooms/{room}/events"),
     ("GET", "/v1/rooms/{room}/stream"),
     ("POST", "/v1/sandbox/tokens"),
+    ("GET", "/v1/payments/providers"),
     ("POST", "/v1/payments/webhooks/{provider}"),  # open, and signed
 }
 
@@ -625,6 +626,8 @@ def test_sandbox_sells_without_money(run, house):
 
     async def story():
         async with house() as h:
+            ways = (await h.ask("GET", "/v1/payments/providers", GUEST)).json()
+            assert ways == {"items": ["sandbox"], "next": None}
             told = await h.ask("POST", "/v1/sandbox/tokens", GUEST, {"name": "Mia"})
             assert told.status_code == 201
             mia = {"authorization": f"Bearer {told.json()['token']}"}

@@ -49,6 +49,7 @@ class Selling:
             Route("/v1/orders/{order}/refunds", self.refund_order, methods=["POST"]),
             Route("/v1/shops/{shop}/attribution", self.show_attribution, methods=["GET"]),
             Route("/v1/skus/{sku}/ledger", self.show_ledger, methods=["GET"]),
+            Route("/v1/payments/providers", self.list_providers, methods=["GET"]),
             Route("/v1/payments/webhooks/{provider}", self.take_webhook, methods=["POST"]),
             Route("/v1/audit", self.audit, methods=["GET"]),
         ]
@@ -129,6 +130,10 @@ class Selling:
         return answer(await self._audit())
 
     # ── payments ──────────────────────────────────────────────────────────────────────────
+
+    async def list_providers(self, _request: Request) -> Response:
+        """The names of the payment providers here, the default one first."""
+        return answer({"items": self._services.payments.names, "next": None})
 
     async def take_webhook(self, request: Request) -> Response:
         """A provider's signed word; answered 200 only after it is committed."""

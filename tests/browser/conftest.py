@@ -58,7 +58,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     live = Live(tmp_path_factory.mktemp("browser") / "data")
     try:
         live.start()
-        _fill(live)
+        fill(live)
         yield live
     finally:
         live.close()
@@ -90,7 +90,8 @@ def open_page(chromium: Browser) -> Iterator[Callable[..., Page]]:
     assert not [fault for fault in faults if "/nowhere" not in fault]
 
 
-def _fill(live: Live) -> None:
+def fill(live: Live) -> None:
+    """A shop, its host, a shelf, and the room `tonight`, which is live."""
     with live.http(live.token("root", "admin")) as root:
 
         def make(path: str, **body: Any) -> None:

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import fill
+from tests.live import Live
+
 pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def earnest(tmp_path: Path) -> Iterator[Live]:
+    """A server with the shop, without the sandbox."""
+    live = Live(tmp_path / "data", "--sandbox=false")
+    try:
+        live.start()
+        fill(live)
+        yield live
+    finally:
+        live.close()
 
 
 def look_at(page: Page, title: str) -> None:
@@ -61,3 +78,55 @@ def test_pressing_again_after_a_failure_buys_once(shop, open_page):
     assert len(set(asked)) == 1
     with shop.http(token) as http:
         assert len(http.get("/v1/orders").json()["items"]) == 1
+
+
+def test_without_the_sandbox_only_what_is_true_is_offered(earnest, open_page):
+    """A guest is sent to the shop; an order is paid at its provider's page, if there is one."""
+    guest = open_page(f"{earnest.url}/room/tonight")
+    look_at(guest, "Paper table lamp")
+    guest.get_by_role("button", name="Buy now · ¥329").click()
+    sheet = guest.get_by_role("dialog")
+    expect(sheet.get_by_role("heading", name="Sign in to buy")).to_be_visible()
+    expect(sheet).not_to_contain_text("sandbox")
+
+    page = open_page()
+    providers: list[str] = []
+    payment = {"id": "p1", "provider": "stripe", "state": "open", "url": f"{earnest.url}/?paying"}
+
+    def relay(wire: Any) -> None:
+        server = wire.connect_to_server()
+
+        def up(text: str) -> None:
+            frame = json.loads(text)
+            if frame["cmd"] == "payment.start":
+                wire.send(json.dumps([{"re": frame["id"], "ok": {"payment": payment}}]))
+            else:
+                server.send(text)
+
+        wire.on_message(up)
+
+    page.route_web_socket("**/ws/tonight", relay)
+    page.route(
+        "**/v1/payments/providers",
+        lambda route: (
+            route.fulfill(json={"items": providers, "next": None})
+            if providers
+            else route.continue_()
+        ),
+    )
+    page.goto(f"{earnest.url}/room/tonight#token={earnest.token('eve')}")
+    look_at(page, "Paper table lamp")
+    page.get_by_role("button", name="Buy now · ¥329").click()
+    sheet = page.get_by_role("dialog")
+    expect(sheet).to_contain_text("No way to pay is set up here.")
+    expect(sheet.get_by_role("button", name="Pay")).to_have_count(0)
+    expect(sheet).not_to_contain_text("sandbox")
+
+    providers.append("stripe")
+    page.reload()
+    page.get_by_role("button", name="Bag").click()
+    page.get_by_role("tab", name="Orders").click()
+    page.get_by_role("button", name="To be paid").click()
+    expect(sheet).not_to_contain_text("declined")
+    page.get_by_role("button", name="Pay ¥329").click()
+    page.wait_for_url(f"{earnest.url}/?paying")

@@ -5,12 +5,14 @@ import { Timer } from "../parts/figures.tsx";
 import { PaidMark } from "../parts/marks.tsx";
 import { toast } from "../parts/toasts.tsx";
 import { clock, money, t } from "../words/language.ts";
-import { open, pay, refusal, sheet, show, titleOf } from "./show.ts";
+import { goPay, pay, till } from "./paying.ts";
+import { open, refusal, sheet, show, titleOf } from "./show.ts";
 
 export function OrderSheet({ id }: { id: string }) {
   const order = show.$orders.value[id];
   const [busy, setBusy] = useState(false);
   const [failed, setFailed] = useState(false);
+  const [elsewhere, setElsewhere] = useState(false);
   if (!order) return <p class="quiet">{t("state.connecting")}</p>;
   const left = order.pay_by - show.now.value;
   const price = money(order.total_minor, order.currency);
@@ -21,7 +23,8 @@ export function OrderSheet({ id }: { id: string }) {
     setBusy(true);
     setFailed(false);
     try {
-      setFailed(!(await pay(order, button)));
+      if (till.value === "sandbox") setFailed(!(await pay(order, button)));
+      else setElsewhere(!(await goPay(order)));
     } catch (error) {
       if ((error as { code?: string }).code === "payment_declined") setFailed(true);
       else toast(refusal(error));
@@ -73,19 +76,28 @@ export function OrderSheet({ id }: { id: string }) {
               {t("order.failed")}
             </p>
           )}
-          <button
-            type="button"
-            class="button buy wide"
-            disabled={busy || !open.value || left <= 0}
-            onClick={() => press("succeed")}
-          >
-            {busy ? t("order.paying") : t("order.pay", { price })}
-          </button>
-          <p class="note center">{t("order.sandbox")}</p>
-          <div class="links">
-            <button type="button" class="link" disabled={busy} onClick={() => press("fail")}>
-              {t("order.decline")}
+          {(till.value === "none" || elsewhere) && (
+            <p class="note center" role="status">
+              {t(elsewhere ? "order.elsewhere" : "order.nowhere")}
+            </p>
+          )}
+          {till.value !== "none" && !elsewhere && (
+            <button
+              type="button"
+              class="button buy wide"
+              disabled={busy || !till.value || !open.value || left <= 0}
+              onClick={() => press("succeed")}
+            >
+              {busy ? t("order.paying") : t("order.pay", { price })}
             </button>
+          )}
+          {till.value === "sandbox" && <p class="note center">{t("order.sandbox")}</p>}
+          <div class="links">
+            {till.value === "sandbox" && (
+              <button type="button" class="link" disabled={busy} onClick={() => press("fail")}>
+                {t("order.decline")}
+              </button>
+            )}
             <button type="button" class="link" disabled={busy} onClick={cancel}>
               {t("order.cancel")}
             </button>

@@ -6,6 +6,7 @@ import { t } from "../words/language.ts";
 import { Bag } from "./bag.tsx";
 import { Buy } from "./buy.tsx";
 import { OrderSheet } from "./order.tsx";
+import { readProviders } from "./paying.ts";
 import { sheet } from "./show.ts";
 import { SignIn } from "./sign-in.tsx";
 
@@ -18,6 +19,9 @@ const close = () => {
 export function Sheet() {
   const box = useRef<HTMLDialogElement>(null);
   const now = sheet.value;
+  useEffect(() => {
+    if (now) readProviders();
+  }, [now]);
   useEffect(() => {
     if (now && !box.current?.open) box.current?.showModal();
     if (!now && box.current?.open) box.current.close();

@@ -4,7 +4,7 @@ import { computed, signal } from "@preact/signals";
 import { Once } from "../live/once.ts";
 import { toast } from "../parts/toasts.tsx";
 import { clock, errorWords, money, t } from "../words/language.ts";
-import { api, buyer, endSeat, show, signedIn, takeKept } from "./seat.ts";
+import { buyer, endSeat, show, signedIn, takeKept } from "./seat.ts";
 
 export { show };
 
@@ -176,14 +176,6 @@ export async function addToCart(sku: string, qty: number, price_minor: number): 
   const { cart } = await show.room.send("cart.add", { sku, qty, price_minor });
   const line = cart.lines.find((one) => one.sku === sku);
   if (line) toast(t("buy.added", { time: clock(line.expires_at - show.room.now()) }));
-}
-
-/** Pay in the sandbox, or have the card declined; resolves once the server has said so. */
-export async function pay(order: Order, button: "succeed" | "fail"): Promise<boolean> {
-  const { payment } = await show.room.send("payment.start", { order: order.id });
-  await api.post(`/v1/sandbox/payments/${payment.id}/${button}`);
-  const { order: after } = await show.room.send("order.show", { order: order.id });
-  return after.state === "paid";
 }
 
 export const followed = signal(localStorage.getItem(FOLLOWED)?.split(" ") ?? []);

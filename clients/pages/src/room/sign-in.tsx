@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import { toast } from "../parts/toasts.tsx";
 import { language, t } from "../words/language.ts";
+import { till } from "./paying.ts";
 import { becomeBuyer } from "./seat.ts";
 import { refusal, sheet } from "./show.ts";
 
@@ -15,7 +16,19 @@ function proposed(): string {
   return names[Math.floor(Math.random() * names.length)] as string;
 }
 
+/** Without the sandbox a buyer comes signed in from the shop; this page knows no password. */
 export function SignIn({ then }: { then: () => void }) {
+  if (!till.value) return <p class="quiet">{t("state.connecting")}</p>;
+  if (till.value === "sandbox") return <BecomeBuyer then={then} />;
+  return (
+    <div class="sign-in">
+      <h2 id="sheet-title">{t("you.shop")}</h2>
+      <p class="note">{t("you.none")}</p>
+    </div>
+  );
+}
+
+function BecomeBuyer({ then }: { then: () => void }) {
   const [name, setName] = useState(proposed);
   const [busy, setBusy] = useState(false);
   const go = async (event: Event) => {
@@ -28,8 +41,7 @@ export function SignIn({ then }: { then: () => void }) {
       sheet.value = null;
       then();
     } catch (error) {
-      const none = (error as { code?: string }).code === "not_found";
-      toast(none ? t("you.none") : refusal(error));
+      toast(refusal(error));
       setBusy(false);
     }
   };

@@ -33,6 +33,7 @@ export const BUYING_WORDS = {
   ],
   "you.name": ["Your name", "你的名字"],
   "you.go": ["Continue as {name}", "以 {name} 的身份继续"],
+  "you.shop": ["Sign in to buy", "登录后购买"],
   "you.none": ["Open this page from your shop's app to buy.", "请从商家应用打开本页后购买。"],
   "order.title": ["Your order", "你的订单"],
   "order.payby": ["Pay within {time}", "请在 {time} 内付款"],
@@ -41,6 +42,11 @@ export const BUYING_WORDS = {
   "order.decline": ["Try a declined card", "模拟支付失败"],
   "order.cancel": ["Cancel order", "取消订单"],
   "order.sandbox": ["Sandbox payment: no money moves.", "沙盒支付:不会真实扣款。"],
+  "order.elsewhere": [
+    "This page takes no cards. Pay in your shop's app, in time.",
+    "本页无法刷卡,请在限时内到商家应用付款。",
+  ],
+  "order.nowhere": ["No way to pay is set up here.", "此处尚未开通支付。"],
   "order.failed": [
     "Payment failed. Try again or choose another way.",
     "支付失败,请重试或换一种方式。",
