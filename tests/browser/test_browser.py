@@ -210,6 +210,13 @@ def test_page_comes_back_by_itself(shop, open_page):
     expect(page.get_by_text("We are back")).to_be_visible(timeout=30_000)
     expect(page.get_by_role("button", name="Connected")).to_be_visible()
 
+    cut = True  # A network that goes says nothing to a socket; the browser tells the page.
+    page.evaluate("dispatchEvent(new Event('offline'))")
+    expect(page.get_by_role("button", name="Reconnecting…").first).to_be_visible()
+    cut = False
+    page.evaluate("dispatchEvent(new Event('online'))")
+    expect(page.get_by_role("button", name="Connected")).to_be_visible()
+
 
 def test_console_pins_by_key_and_takes_back(shop, open_page):
     """The host pins with one key, takes it back with another, and pauses all sales."""

@@ -22,6 +22,8 @@ const PENDING_MAX = 100;
 const RETRIES_MAX = 4;
 const ANSWER_WITHIN_MS = 15_000;
 const OPEN_WITHIN_MS = 15_000;
+/** How long nothing may come before the server is asked something: longer than between its pings. */
+const SILENT_MS = 30_000;
 
 /** `closed` is final: `why` tells, and only `open()` or `signIn()` begins again. */
 export type Status = "connecting" | "open" | "reconnecting" | "closed";
@@ -68,6 +70,7 @@ export class Room {
   #joined = false;
   #failures = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #silence: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     readonly id: string,
@@ -169,6 +172,11 @@ export class Room {
     if (this.status === "reconnecting" || this.status === "connecting") this.open();
   }
 
+  /** Let go of the connection and make another: the network has gone, or is another one. */
+  reconnect(): void {
+    if (this.#socket) this.#lost(this.#socket, 1006, "");
+  }
+
   /** Leave the room; what waits for an answer is rejected. */
   close(): void {
     this.#drop();
@@ -177,6 +185,7 @@ export class Room {
 
   #receive(socket: WebSocket, data: string): void {
     if (socket !== this.#socket) return;
+    this.#listen();
     const got = this.#session.receive(JSON.parse(data) as ServerMessage[]);
     if (got.refused) this.#refused(got.refused);
     if (got.joined) this.#rejoined();
@@ -186,6 +195,17 @@ export class Room {
     if (got.joined) this.#emit("joined", got.joined);
     for (const event of got.events) this.#emit(event.ev, event);
     if (got.gap) this.#lost(socket, 4002, '{"after_ms":0}');
+  }
+
+  /**
+   * A browser shows neither the server's pings nor that a network is dead. After a silence the
+   * server is asked for what it answers at little cost; without an answer the line is lost.
+   */
+  #listen(): void {
+    clearTimeout(this.#silence);
+    this.#silence = setTimeout(() => {
+      if (this.#joined && this.#waiting.size === 0) this.send("cart.show", {}).catch(() => {});
+    }, SILENT_MS);
   }
 
   #rejoined(): void {
@@ -271,6 +291,7 @@ export class Room {
   /** Let go of the socket, if there is one; nothing that it still says is heard. */
   #drop(): void {
     clearTimeout(this.#timer);
+    clearTimeout(this.#silence);
     this.#joined = false;
     const socket = this.#socket;
     this.#socket = null;

@@ -201,6 +201,36 @@ test("a server that never answers is left for another try", () => {
   expect(room.status).toBe("reconnecting");
 });
 
+test("after a silence the server is asked; if it is silent still, the line is lost", async () => {
+  Socket.last.join();
+  vi.advanceTimersByTime(29_999);
+  Socket.last.say({ ev: "viewers.counted", at: 1, data: { viewers: 3, v: 1 } });
+  vi.advanceTimersByTime(29_999);
+  expect(Socket.last.sent).toHaveLength(1);
+  vi.advanceTimersByTime(1);
+  const asked = Socket.last.sent[1];
+  expect(asked?.cmd).toBe("cart.show");
+  // A guest is refused, which is as good an answer.
+  Socket.last.say({ re: asked?.id, error: { code: "unauthenticated", retry: false } });
+  await vi.advanceTimersByTimeAsync(30_000);
+  expect(Socket.last.sent).toHaveLength(3);
+  expect(room.status).toBe("open");
+  await vi.advanceTimersByTimeAsync(15_000);
+  expect(room.status).toBe("reconnecting");
+  await vi.advanceTimersByTimeAsync(500);
+  expect(Socket.all).toHaveLength(2);
+});
+
+test("a line that is let go of comes back with what waits for an answer", () => {
+  Socket.last.join();
+  void room.send("order.place", { order: "o1", lines: [] }).catch(() => {});
+  room.reconnect();
+  expect(room.status).toBe("reconnecting");
+  vi.advanceTimersByTime(500);
+  Socket.last.join(41);
+  expect(Socket.last.sent[1]?.data.order).toBe("o1");
+});
+
 test("waits grow, are drawn from the whole range, and are bounded", () => {
   expect([0, 1, 2, 20].map((failures) => waitMs(failures, null, () => 1))).toEqual([
     500, 1000, 2000, 15_000,

@@ -47,6 +47,8 @@ export function liveRoom(id: string, token: string | null, source: Source | null
     if (!document.hidden) live.now.value = room.now();
   }, 1000);
   addEventListener("online", () => room.wake());
+  // A socket does not notice by itself: what is shown would pass for new.
+  addEventListener("offline", () => room.reconnect());
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) return;
     live.now.value = room.now();
