@@ -130,3 +130,25 @@ def test_without_the_sandbox_only_what_is_true_is_offered(earnest, open_page):
     expect(sheet).not_to_contain_text("declined")
     page.get_by_role("button", name="Pay ¥329").click()
     page.wait_for_url(f"{earnest.url}/?paying")
+
+
+def test_back_closes_a_sheet_and_then_leaves(shop, open_page):
+    """However many sheets were opened, each is closed by Back, and the next Back is the list's."""
+    page = open_page(shop.url)
+    page.get_by_role("link", name="Linen evening").click()
+    sheet = page.get_by_role("dialog")
+    look_at(page, "Paper table lamp")
+    page.get_by_role("button", name="Buy now · ¥329").click()
+    expect(page.get_by_label("Your name")).to_be_visible()
+    page.go_back()
+    expect(sheet).to_have_count(0)
+    for _ in range(3):
+        look_at(page, "Paper table lamp")
+        page.keyboard.press("Escape")
+        expect(sheet).to_have_count(0)
+    page.get_by_role("button", name="Bag").click()
+    page.reload()
+    expect(page.get_by_role("button", name="Bag")).to_be_visible()
+    assert page.url == f"{shop.url}/room/tonight"
+    page.go_back()
+    expect(page).to_have_url(f"{shop.url}/")

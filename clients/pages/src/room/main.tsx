@@ -8,6 +8,7 @@ import { BagMark, CloseMark } from "../parts/marks.tsx";
 import { Stage } from "../parts/stage.tsx";
 import { Toasts } from "../parts/toasts.tsx";
 import { t } from "../words/language.ts";
+import { keepBack } from "./back.ts";
 import { Comments, Composer } from "./comments.tsx";
 import { Drops } from "./drops.tsx";
 import { Air, HeartButton } from "./heart.tsx";
@@ -178,4 +179,5 @@ function Page() {
   );
 }
 
+keepBack();
 render(<Page />, document.getElementById("app") as HTMLElement);
