@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import fill
+from tests.browser.conftest import fill, host
 from tests.live import Live
 
 pytestmark = pytest.mark.browser
@@ -152,3 +152,22 @@ def test_back_closes_a_sheet_and_then_leaves(shop, open_page):
     assert page.url == f"{shop.url}/room/tonight"
     page.go_back()
     expect(page).to_have_url(f"{shop.url}/")
+
+
+def test_a_refusal_right_after_signing_in_leaves_the_choice_open(shop, open_page):
+    """What sold out while somebody signed in is said, and the sheet is there to choose again."""
+    page = open_page(f"{shop.url}/room/tonight")
+    asked: list[Any] = []
+    page.route("**/v1/sandbox/tokens", lambda route: asked.append(route))  # noqa: PLW0108 - wants a Python function
+    look_at(page, "桂花香薰蜡烛")
+    page.locator(".choice label").filter(has_text="Large").click()
+    page.get_by_role("button", name="One more").click()
+    page.get_by_role("button", name="Buy now · ¥256").click()
+    page.get_by_role("button", name="Continue as").click()
+    expect(page.get_by_role("button", name="Continue as")).to_be_disabled()
+    host(shop, "stock.adjust", sku="candle-1", delta=-11, why="sold elsewhere")
+    asked[0].continue_()
+    expect(page.get_by_text("Sold out. Somebody was faster.")).to_be_visible()
+    expect(page.get_by_role("radio", name="Large")).to_be_checked()
+    page.get_by_role("button", name="Buy now · ¥128").click()
+    expect(page.get_by_role("dialog")).to_contain_text("桂花香薰蜡烛 · Large × 1")

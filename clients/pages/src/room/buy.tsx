@@ -12,6 +12,7 @@ import {
   buyNow,
   open,
   refusal,
+  type Sheet,
   selling,
   sheet,
   show,
@@ -83,10 +84,13 @@ function Quantity({ qty, max, set }: { qty: number; max: number; set: (qty: numb
   );
 }
 
-export function Buy({ id }: { id: string }) {
+type Shown = Omit<Extract<Sheet, { kind: "product" }>, "kind">;
+
+/** `first` is the SKU that is chosen to begin with, `number` how many of it. */
+export function Buy({ id, sku: first, qty: number = 1 }: Shown) {
   const product = [...show.$shelf.value, ...show.$pinned.value].find((one) => one.id === id);
-  const [chosen, choose] = useState<string | null>(null);
-  const [wanted, want] = useState(1);
+  const [chosen, choose] = useState(first);
+  const [wanted, want] = useState(number);
   const [busy, setBusy] = useState(false);
   const sku =
     product?.skus.find((one) => one.id === chosen) ??
@@ -105,17 +109,19 @@ export function Buy({ id }: { id: string }) {
 
   // The price and the quantity are those on the button that was pressed, also after signing in.
   const act = (what: () => Promise<void>) =>
-    asMember(async () => {
-      setBusy(true);
-      try {
-        await what();
-      } catch (error) {
-        toast(refusal(error));
-        if (sheet.value?.kind === "sign-in") sheet.value = { kind: "product", id };
-      } finally {
-        setBusy(false);
-      }
-    });
+    asMember(
+      async () => {
+        setBusy(true);
+        try {
+          await what();
+        } catch (error) {
+          toast(refusal(error));
+        } finally {
+          setBusy(false);
+        }
+      },
+      { kind: "product", id, sku: sku.id, qty },
+    );
   const buy = () =>
     act(async () => {
       const order = await buyNow(sku.id, qty, sku.price_minor);

@@ -50,7 +50,6 @@ function DropCard({ drop, product, sku }: { drop: Drop; product: Product; sku: S
   const press = () =>
     asMember(async () => {
       setBusy(true);
-      if (sheet.value?.kind === "sign-in") sheet.value = null;
       await run?.().catch((error) => toast(refusal(error)));
       setBusy(false);
     });

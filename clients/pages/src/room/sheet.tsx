@@ -42,9 +42,9 @@ export function Sheet() {
             <CloseMark />
           </button>
           {now.kind === "bag" && <Bag now={now.tab} />}
-          {now.kind === "product" && <Buy key={now.id} id={now.id} />}
+          {now.kind === "product" && <Buy key={now.id} {...now} />}
           {now.kind === "order" && <OrderSheet key={now.id} id={now.id} />}
-          {now.kind === "sign-in" && <SignIn then={now.then} />}
+          {now.kind === "sign-in" && <SignIn {...now} />}
         </div>
       )}
     </dialog>

@@ -11,11 +11,11 @@ export { show };
 const FOLLOWED = "liveroom.followed";
 
 export type Tab = "shelf" | "cart" | "orders";
-type Sheet =
+export type Sheet =
   | { kind: "bag"; tab: Tab }
-  | { kind: "product"; id: string }
+  | { kind: "product"; id: string; sku?: string; qty?: number }
   | { kind: "order"; id: string }
-  | { kind: "sign-in"; then: () => void };
+  | { kind: "sign-in"; then: () => void; back: Sheet | null };
 
 export const sheet = signal<Sheet | null>(null);
 /** The bag's tab where the bag always stands (wide screens). */
@@ -133,13 +133,13 @@ export function refusal(error: unknown): string {
 
 // Who signs in at one tab is not asked at the next one; what was about to be done waits for a tap.
 addEventListener("storage", () => {
-  if (takeKept() && sheet.value?.kind === "sign-in") sheet.value = null;
+  if (takeKept() && sheet.value?.kind === "sign-in") sheet.value = sheet.value.back;
 });
 
-/** Do something that needs a member; a guest is asked for a name first. */
-export function asMember(act: () => void): void {
+/** Do something that needs a member; a guest is asked for a name first, and is then `back`. */
+export function asMember(act: () => void, back: Sheet | null = null): void {
   if (signedIn.value || takeKept()) act();
-  else sheet.value = { kind: "sign-in", then: act };
+  else sheet.value = { kind: "sign-in", then: act, back };
 }
 
 const once = new Once();

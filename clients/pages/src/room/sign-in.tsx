@@ -4,7 +4,7 @@ import { toast } from "../parts/toasts.tsx";
 import { language, t } from "../words/language.ts";
 import { till } from "./paying.ts";
 import { becomeBuyer } from "./seat.ts";
-import { refusal, sheet } from "./show.ts";
+import { refusal, type Sheet, sheet } from "./show.ts";
 
 const NAMES = {
   en: ["Mia", "Noah", "Ivy", "Leo", "Ada", "Finn", "June", "Otis"],
@@ -16,10 +16,12 @@ function proposed(): string {
   return names[Math.floor(Math.random() * names.length)] as string;
 }
 
+type Asked = Pick<Extract<Sheet, { kind: "sign-in" }>, "then" | "back">;
+
 /** Without the sandbox a buyer comes signed in from the shop; this page knows no password. */
-export function SignIn({ then }: { then: () => void }) {
+export function SignIn({ then, back }: Asked) {
   if (!till.value) return <p class="quiet">{t("state.connecting")}</p>;
-  if (till.value === "sandbox") return <BecomeBuyer then={then} />;
+  if (till.value === "sandbox") return <BecomeBuyer then={then} back={back} />;
   return (
     <div class="sign-in">
       <h2 id="sheet-title">{t("you.shop")}</h2>
@@ -28,7 +30,7 @@ export function SignIn({ then }: { then: () => void }) {
   );
 }
 
-function BecomeBuyer({ then }: { then: () => void }) {
+function BecomeBuyer({ then, back }: Asked) {
   const [name, setName] = useState(proposed);
   const [busy, setBusy] = useState(false);
   const go = async (event: Event) => {
@@ -38,7 +40,7 @@ function BecomeBuyer({ then }: { then: () => void }) {
     try {
       await becomeBuyer(name.trim());
       if (sheet.value !== mine) return; // put away meanwhile: no longer wanted
-      sheet.value = null;
+      sheet.value = back; // What it was for may be refused, and is then tried another way.
       then();
     } catch (error) {
       toast(refusal(error));
