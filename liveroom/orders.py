@@ -28,7 +28,7 @@ from liveroom.inventory import HoldLineRequest, HoldRequest, Inventory
 from liveroom.metrics import Counters
 from liveroom.payments import Payments, Webhook
 from liveroom.placing import known_orders, place_batch
-from liveroom.recent import Recent
+from liveroom.recent import Own, Recent
 from liveroom.settling import Settling
 from liveroom.showing import Page, Seen, page_of, shown
 from liveroom.store.backplane import Backplane
@@ -313,8 +313,11 @@ class Orders:
             raise Invalid("not_found")
         return found
 
-    async def of_buyer(self, buyer: str, room: str) -> Sequence[shapes.Order]:
-        """The buyer's orders in a room that are open or changed in the last hour, newest first."""
+    async def of_buyer(self, buyer: str, room: str) -> Own:
+        """The buyer's orders in a room that are open or changed in the last hour, newest first.
+
+        Beside them, what the buyer waits for there.
+        """
         return await self._recent.of_buyer(buyer, room)
 
     async def list(

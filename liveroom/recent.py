@@ -1,4 +1,4 @@
-"""A buyer's recent orders in a room, read for many buyers at once.
+"""A buyer's recent orders in a room and what they wait for there, read for many at once.
 
 Every member who joins is told theirs, and after a lost connection thousands join in the same
 moments. So what is asked while a read is under way is read together by the next one.
@@ -18,6 +18,7 @@ from liveroom.placing import lines_of
 from liveroom.refunding import refunds_of
 from liveroom.store import tables
 from liveroom.store.database import Database, now_ms
+from liveroom.store.waiting import Wish, of_members
 
 RECENT_MS: Final = 3_600_000
 OF_BUYER_MAX: Final = 50
@@ -32,24 +33,34 @@ class _Asked(NamedTuple):
     room: str
 
 
+class Own(NamedTuple):
+    """What SQL knows of a buyer in a room."""
+
+    orders: Sequence[shapes.Order]
+    waits: Sequence[Wish]
+
+
 class Recent:
-    """Orders that are open or changed in the last hour."""
+    """Orders that are open or changed in the last hour, and places on waitlists."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._asked = Batcher(self._read, size_max=_BATCH_MAX, waiting_max=_WAITING_MAX)
 
-    async def of_buyer(self, buyer: str, room: str) -> Sequence[shapes.Order]:
-        """The buyer's orders in a room, newest first, at most 50."""
+    async def of_buyer(self, buyer: str, room: str) -> Own:
+        """The buyer's orders in a room, newest first, at most 50, and what they wait for."""
         return await self._asked.submit(_Asked(buyer, room))
 
     async def close(self) -> None:
         """Answer what was asked so far."""
         await self._asked.close()
 
-    async def _read(self, asked: Sequence[_Asked]) -> list[Sequence[shapes.Order]]:
-        found = await self._db.read(lambda conn: _of_buyers(conn, asked))
-        return [found.get(one, ()) for one in asked]
+    async def _read(self, asked: Sequence[_Asked]) -> list[Own]:
+        def read(conn: Connection) -> list[Own]:
+            orders, waits = _of_buyers(conn, asked), of_members(conn, asked)
+            return [Own(orders.get(one, ()), waits.get(one, ())) for one in asked]
+
+        return await self._db.read(read)
 
 
 def _of_buyers(conn: Connection, asked: Sequence[_Asked]) -> dict[_Asked, list[shapes.Order]]:

@@ -801,15 +801,15 @@ def test_orders_are_shown_to_those_they_concern(run, db, redis_url) -> None:
             assert await code_of(shop.orders.show("o0", "ann")) == "not_found"
             assert (await shop.orders.show("o0", "x", shops=["shop"])).id == "o0"
             assert await code_of(shop.orders.show("o0", "x", shops=["other"])) == "not_found"
-            assert {order.id for order in await shop.orders.of_buyer("bob", "r1")} == {
+            assert {order.id for order in (await shop.orders.of_buyer("bob", "r1")).orders} == {
                 "o0",
                 "o2",
                 "o4",
             }
             asked = [("bob", "r1"), ("x", "r1"), ("ann", "r1"), ("bob", "r2")]
             recent = await asyncio.gather(*(shop.orders.of_buyer(*one) for one in asked))
-            assert [len(orders) for orders in recent] == [3, 0, 2, 0]
-            assert {order.id for order in recent[2]} == {"o1", "o3"}
+            assert [len(own.orders) for own in recent] == [3, 0, 2, 0]
+            assert {order.id for order in recent[2].orders} == {"o1", "o3"}
             seen, after = [], None
             while True:
                 page = await shop.orders.list(buyer=None, after=after, limit=2)

@@ -50,6 +50,7 @@ SEEN = {
     "reactions": lambda session: session.state.reactions,
     "cart": lambda session: {one["sku"]: one["qty"] for one in session.state.cart["lines"]},
     "orders": lambda session: {key: one["state"] for key, one in session.state.orders.items()},
+    "waiting": lambda session: {sku: one["qty"] for sku, one in session.state.waiting.items()},
     "entries": lambda session: {
         key: one.get("admitted") for key, one in session.state.entries.items()
     },

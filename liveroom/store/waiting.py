@@ -6,7 +6,7 @@ whoever joins and by whoever closes it, so a list never closes over somebody who
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -54,6 +54,13 @@ class Waiter(NamedTuple):
     served: bool
 
 
+class Wish(NamedTuple):
+    """Of what SKU somebody waits for how many."""
+
+    sku: str
+    qty: int
+
+
 class Lists(NamedTuple):
     """Those next in open lists, and the lists nobody is in, each with its last place."""
 
@@ -88,6 +95,26 @@ def join(conn: Connection, *, pool: str, member: str, room: str, qty: int, bucke
 def leave(conn: Connection, *, pool: str, member: str) -> None:
     """Wait no more; whoever does not wait may leave too."""
     conn.execute(delete(_T.waiting).where(_T.waiting.c.pool == pool, _T.waiting.c.member == member))
+
+
+def of_members(
+    conn: Connection, members: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], list[Wish]]:
+    """What each (member, room) waits for there; who waits for nothing is left out."""
+    of, at = zip(*members, strict=True)
+    rows = (
+        select(_T.waiting.c.member, _T.waiting.c.room, _T.pools.c.sku, _T.waiting.c.qty)
+        .join(_T.waitlists, _T.waitlists.c.pool == _T.waiting.c.pool)
+        .join(_T.pools, _T.pools.c.pool == _T.waiting.c.pool)
+        .where(
+            _T.waitlists.c.open, _T.waiting.c.member.in_(set(of)), _T.waiting.c.room.in_(set(at))
+        )
+        .order_by(_T.pools.c.sku)
+    )
+    found: dict[tuple[str, str], list[Wish]] = {}
+    for member, room, sku, qty in conn.execute(rows):
+        found.setdefault((member, room), []).append(Wish(sku, qty))
+    return found
 
 
 def lists(conn: Connection, after: str = "") -> Lists:

@@ -96,15 +96,17 @@ async def tell_missed(
 
 
 async def own_part(services: Services, room: str, member: Member) -> dict[str, Any]:
-    """The member's cart, orders and draws; what a store that is away cannot tell is left out."""
+    """The member's cart, orders, waits and draws, without what a store that is away cannot tell."""
     own: dict[str, Any] = {}
     try:
         own["cart"] = (await services.carts.show(member.id, room)).builtin()
     except Unavailable as fault:
         log.info("cart_unread", code=fault.code)
     try:
-        orders = await services.orders.of_buyer(member.id, room)
-        own["orders"] = [order.builtin() for order in orders]
+        known = await services.orders.of_buyer(member.id, room)
+        own["orders"] = [order.builtin() for order in known.orders]
+        if known.waits:
+            own["waiting"] = [wish._asdict() for wish in known.waits]
     except Unavailable as fault:
         log.info("orders_unread", code=fault.code)
     draws = services.onair.draws(room)

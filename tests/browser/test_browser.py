@@ -341,6 +341,11 @@ def test_who_waits_is_offered_what_comes_back(shop, open_page):
     page.get_by_role("button", name="Continue as Bo").click()
     expect(page.get_by_text("You are in line, with 0 ahead.")).to_be_visible()
 
+    page.reload()
+    card.get_by_role("button", name="Sold out · wait").click()
+    expect(page.get_by_role("button", name="Waiting · leave the line")).to_be_visible()
+    page.keyboard.press("Escape")
+
     host(shop, "stock.restock", sku="mug-0", qty=1)
     sheet = page.get_by_role("dialog")
     expect(sheet).to_contain_text(re.compile(r"Held for (9|10):\d\d"))

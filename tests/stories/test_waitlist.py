@@ -18,6 +18,9 @@ def test_sold_out_and_back(enter):
         "ahead": 0,
     }
     assert cyd.do("waitlist.join", sku="s1", qty=2)["waiting"]["ahead"] == 1
+    again = enter("cyd").joined["snapshot"]
+    assert again["waiting"] == [{"sku": "s1", "qty": 2}]
+    assert "waiting" not in enter("dan").joined["snapshot"]
     ann.do("cart.remove", sku="s1")
     with pytest.raises(Said) as refused:
         eve.do("order.place", order=new_id(), lines=[{"sku": "s1", "qty": 1}])

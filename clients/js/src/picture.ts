@@ -18,6 +18,7 @@ import type {
   RoomInfo,
   Snapshot,
   Stock,
+  Wait,
 } from "./wire.ts";
 
 const MESSAGES_MAX = 200;
@@ -41,6 +42,8 @@ export interface Picture {
   orders: Record<string, Order>;
   /** The draws this member takes part in, by drop. */
   entries: Record<string, Entry>;
+  /** What this member waits for, by SKU. */
+  waiting: Record<string, Wait>;
   notice: string | null;
 }
 
@@ -59,6 +62,7 @@ export const emptyPicture = (): Picture => ({
   cart: null,
   orders: {},
   entries: {},
+  waiting: {},
   notice: null,
 });
 
@@ -108,6 +112,12 @@ export function withDrop(now: Picture, { drop }: { drop: Drop }): Change {
 
 export function withEntry(now: Picture, entry: Entry): Change {
   return { entries: { ...now.entries, [entry.drop]: { ...now.entries[entry.drop], ...entry } } };
+}
+
+/** A place on a waitlist comes by reply; one for nothing is no place. */
+export function withWaiting(now: Picture, { sku, qty }: Wait): Change {
+  const { [sku]: _before, ...waiting } = now.waiting;
+  return { waiting: qty > 0 ? { ...waiting, [sku]: { sku, qty } } : waiting };
 }
 
 /** An order comes by reply and by event; a `placed` that arrives late is no news. */
@@ -175,6 +185,7 @@ const FOLDS: Folds = {
     return known && v <= known.v ? {} : { stock: { ...now.stock, [drop ?? sku]: { left, v } } };
   },
   "hold.expired": withoutHold,
+  "waitlist.offered": (now, { sku }) => withWaiting(now, { sku, qty: 0 }),
   "order.placed": withOrder,
   "order.paid": withOrder,
   "order.expired": withOrder,
@@ -218,6 +229,7 @@ export class PictureBook {
       drops: byId(now.drops),
       orders: byId(now.orders),
       entries: Object.fromEntries((now.entries ?? []).map((entry) => [entry.drop, entry])),
+      waiting: Object.fromEntries((now.waiting ?? []).map((one) => [one.sku, one])),
       viewers: now.viewers ?? this.now.viewers,
       reactions: now.reactions ?? {},
       cart: now.cart ?? null,

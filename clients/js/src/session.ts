@@ -6,7 +6,15 @@
  */
 import { fromWire, type LiveroomError } from "./errors.ts";
 import { newId } from "./ids.ts";
-import { PictureBook, withDrop, withEntry, withMessage, withOrder, withRoom } from "./picture.ts";
+import {
+  PictureBook,
+  withDrop,
+  withEntry,
+  withMessage,
+  withOrder,
+  withRoom,
+  withWaiting,
+} from "./picture.ts";
 import type {
   Cart,
   CommandFrame,
@@ -21,6 +29,7 @@ import type {
   RoomInfo,
   ServerMessage,
   Source,
+  Wait,
   You,
 } from "./wire.ts";
 
@@ -142,11 +151,13 @@ export class Session {
     room?: RoomInfo;
     drop?: Drop;
     entry?: Entry;
+    waiting?: Wait;
   }): void {
     if (ok.room) this.book.put(withRoom(this.book.now, { room: ok.room }));
     if (ok.cart) this.book.put({ cart: ok.cart });
     if (ok.drop) this.book.put(withDrop(this.book.now, { drop: ok.drop }));
     if (ok.entry) this.book.put(withEntry(this.book.now, ok.entry));
+    if (ok.waiting) this.book.put(withWaiting(this.book.now, ok.waiting));
     if (ok.order) this.book.put(withOrder(this.book.now, { order: ok.order }));
     if (ok.message?.text !== undefined) this.book.put(withMessage(this.book.now, ok.message));
   }

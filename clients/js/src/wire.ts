@@ -169,6 +169,9 @@ export interface Waiting {
   ahead: number;
 }
 
+/** Of what SKU this member waits for how many. */
+export type Wait = Pick<Waiting, "sku" | "qty">;
+
 /** What a line asks for; `price_minor` is the price the buyer saw. */
 /** What brought the viewer here. */
 export interface Source {
@@ -285,6 +288,8 @@ export interface Now {
   cart?: Cart | null;
   orders?: Order[];
   entries?: Entry[];
+  /** What this member waits for; left out where it is nothing. */
+  waiting?: Wait[];
   messages?: Message[];
 }
 

@@ -72,6 +72,7 @@ function known(played: ReturnType<typeof play>): Record<string, unknown> {
     cart: Object.fromEntries((now.cart?.lines ?? []).map((line) => [line.sku, line.qty])),
     orders: each(now.orders, (one) => one.state),
     drops: each(now.drops, (one) => one.state),
+    waiting: each(now.waiting, (one) => one.qty),
     entries: each(now.entries, (one) => one.admitted ?? null),
     notice: now.notice,
   };

@@ -56,6 +56,8 @@ class Picture:
     orders: dict[str, Thing] = field(default_factory=dict)
     entries: dict[str, Thing] = field(default_factory=dict)
     """The draws this member takes part in, by drop: `{"drop", "admitted"?}`."""
+    waiting: dict[str, Thing] = field(default_factory=dict)
+    """What this member waits for, by SKU: `{"sku", "qty"}`."""
     notice: str | None = None
     _v: dict[str, int] = field(default_factory=dict)
 
@@ -76,6 +78,7 @@ class Picture:
         self.stock.update(now.get("stock") or {})
         self.drops = {drop["id"]: drop for drop in now.get("drops") or ()}
         self.entries = {entry["drop"]: entry for entry in now.get("entries") or ()}
+        self.waiting = {one["sku"]: one for one in now.get("waiting") or ()}
         for drop in self.drops.values():
             if "left" in drop:
                 self.stock[drop["id"]] = {"left": drop["left"], "v": drop["v"]}
@@ -140,6 +143,9 @@ class Picture:
     def _admitted(self, data: Thing) -> None:
         drop = data["drop"]["id"]
         self.entries[drop] = {"drop": drop, "admitted": True}
+
+    def _offered(self, data: Thing) -> None:
+        self.waiting.pop(data["sku"], None)
 
     def _posted(self, message: Thing) -> None:
         if self.messages and message["n"] <= self.messages[-1]["n"]:
@@ -210,6 +216,7 @@ _FOLDS: Final[dict[str, Callable[[Picture, Thing], None]]] = {
     "reactions.counted": Picture._reactions,
     **dict.fromkeys(("auction.started", "auction.bid", "auction.closed"), Picture._auction),
     "hold.expired": Picture._hold_expired,
+    "waitlist.offered": Picture._offered,
     **dict.fromkeys(
         tuple(f"order.{what}" for what in ("placed", "paid", "expired", "cancelled", "refunded")),
         Picture._order,

@@ -17,7 +17,6 @@ import {
   sheet,
   show,
   waitFor,
-  waitingFor,
   waitNoMore,
 } from "./show.ts";
 
@@ -105,7 +104,7 @@ export function Buy({ id, sku: first, qty: number = 1 }: Shown) {
   const price = money(sku.price_minor * qty, product.currency);
   const gone = left === 0;
   const stopped = busy || !open.value || !selling.value || product.state === "visible";
-  const waits = waitingFor.value.includes(sku.id);
+  const waits = show.$waiting.value[sku.id] !== undefined;
 
   // The price and the quantity are those on the button that was pressed, also after signing in.
   const act = (what: () => Promise<void>) =>

@@ -81,27 +81,17 @@ addEventListener("focus", () => {
   if (open.value && show.$cart.value?.lines.length) readCart();
 });
 
-/** SKUs this viewer waits for, as far as this page knows. */
-export const waitingFor = signal<readonly string[]>([]);
-const waitNot = (sku: string) => {
-  waitingFor.value = waitingFor.value.filter((one) => one !== sku);
-};
-
 /** Wait for units that come back; what is offered comes as a hold in the cart. */
 export async function waitFor(sku: string, qty: number): Promise<void> {
   const { waiting } = await show.room.send("waitlist.join", { sku, qty });
-  waitNot(sku);
-  waitingFor.value = [...waitingFor.value, sku];
   toast(t("buy.waiting", { n: waiting.ahead }));
 }
 
 export async function waitNoMore(sku: string): Promise<void> {
   await show.room.send("waitlist.leave", { sku });
-  waitNot(sku);
 }
 
 show.room.on("waitlist.offered", ({ data }) => {
-  waitNot(data.sku);
   const time = clock(data.until - show.room.now());
   toast(t("bag.offered", { n: data.qty, title: titleOf(data.sku), time }));
   // An offer runs out: where nothing else is being done, the cart with its timer is shown.
