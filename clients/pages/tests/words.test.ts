@@ -18,6 +18,25 @@ test.each(ALL)("%s is said in both languages, with the same blanks", (_, [en, zh
   expect(blanks(zh)).toEqual(blanks(en));
 });
 
+const SOURCES: Record<string, string> = import.meta.glob("../src/**/*.{ts,tsx}", {
+  query: "?raw",
+  import: "default",
+  eager: true,
+});
+
+test.each([
+  ["home", [WORDS]],
+  ["parts", [WORDS]],
+  ["room", [WORDS, BUYING_WORDS]],
+  ["console", [WORDS, HOST_WORDS]],
+])("what is said in %s is among the words that are loaded there", (folder, loaded) => {
+  const files = Object.entries(SOURCES).filter(([path]) => path.includes(`/src/${folder}/`));
+  const said = files.flatMap(([, text]) => [...text.matchAll(/\bt\(\s*"([\w.]+)"/g)]);
+  expect(said.length).toBeGreaterThan(0);
+  const known = Object.assign({}, ...loaded);
+  expect(said.map(([, word]) => word).filter((word) => !((word as string) in known))).toEqual([]);
+});
+
 test("money is minor units beside its currency, without idle zeros", () => {
   expect(money(19900)).toBe("¥199");
   expect(money(1990)).toBe("¥19.90");

@@ -8,7 +8,7 @@ import { leftOf, priceOf } from "../live/stock.ts";
 import { EyeMark } from "../parts/marks.tsx";
 import { Picture } from "../parts/picture.tsx";
 import { Scene } from "../parts/scene.tsx";
-import { compact, language, money, switchLanguage, t } from "../words/language.ts";
+import { compact, full, language, money, switchLanguage, t } from "../words/language.ts";
 
 const EVERY_MS = 10_000;
 const LOOKED_INTO_MAX = 12;
@@ -73,8 +73,8 @@ function Card({ room, hero }: { room: RoomInfo; hero: boolean }) {
           {seen && (
             <span class="watch num">
               <EyeMark />
-              {compact(seen.viewers ?? 0)}
-              <span class="unseen">{t("host.watching")}</span>
+              <span aria-hidden="true">{compact(seen.viewers ?? 0)}</span>
+              <span class="unseen">{t("room.watching", { n: full(seen.viewers ?? 0) })}</span>
             </span>
           )}
         </div>
