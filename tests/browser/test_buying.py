@@ -171,3 +171,22 @@ def test_a_refusal_right_after_signing_in_leaves_the_choice_open(shop, open_page
     expect(page.get_by_role("radio", name="Large")).to_be_checked()
     page.get_by_role("button", name="Buy now · ¥128").click()
     expect(page.get_by_role("dialog")).to_contain_text("桂花香薰蜡烛 · Large × 1")
+
+
+def test_what_has_left_the_shelf_keeps_a_name(shop, open_page):
+    """In cart and orders it is called what it was, after a reload by a word, never by its id."""
+    page = open_page(f"{shop.url}/room/tonight#token={shop.token('fay')}")
+    look_at(page, "Cashmere-blend cardigan")
+    page.get_by_role("button", name="Add to cart").click()
+    page.get_by_role("button", name="Bag (1)").click()
+    host(shop, "shelf.remove", product="cardigan")
+    cart = page.get_by_role("tabpanel")
+    page.get_by_role("tab", name="Shelf").click()
+    expect(cart).not_to_contain_text("cardigan")
+    page.get_by_role("tab", name="Cart").click()
+    expect(cart).to_contain_text("Cashmere-blend cardigan · S")
+    page.reload()
+    page.get_by_role("button", name="Bag (1)").click()
+    expect(cart).to_contain_text("No longer on the shelf")
+    expect(cart).not_to_contain_text("cardigan-0")
+    host(shop, "shelf.put", product="cardigan")

@@ -13,6 +13,7 @@ import {
   inBag,
   open,
   orders,
+  productOf,
   readCart,
   refusal,
   sheet,
@@ -90,9 +91,6 @@ function Shelf() {
     </ul>
   );
 }
-
-const productOf = (sku: string) =>
-  show.$shelf.value.find((product) => product.skus.some((one) => one.id === sku));
 
 function CartRow({ line, currency }: { line: CartLine; currency: string | undefined }) {
   const left = line.expires_at - show.now.value;

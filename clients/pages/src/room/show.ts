@@ -1,6 +1,13 @@
 /** What this page is doing: the room, who is watching it, and which sheet is open. */
-import { type Cart, ConnectionLost, LiveroomError, type Order } from "@liveroom/client";
-import { computed, signal } from "@preact/signals";
+import {
+  type Cart,
+  ConnectionLost,
+  LiveroomError,
+  type Order,
+  type Product,
+} from "@liveroom/client";
+import { computed, effect, signal } from "@preact/signals";
+import { Goods, nameOf } from "../live/goods.ts";
 import { Once } from "../live/once.ts";
 import { toast } from "../parts/toasts.tsx";
 import { clock, errorWords, money, t } from "../words/language.ts";
@@ -101,12 +108,17 @@ show.room.on("waitlist.offered", ({ data }) => {
   }
 });
 
-/** A SKU's product title, with the SKU's own name where there are several. */
+const goods = new Goods();
+effect(() => goods.see([...show.$pinned.value, ...show.$shelf.value]));
+
+/** The product of a SKU, as it is or as it was when it could last be seen. */
+export const productOf = (sku: string): Product | undefined =>
+  show.$shelf.value.find((one) => one.skus.some((each) => each.id === sku)) ?? goods.of(sku);
+
+/** What a SKU is called. */
 export function titleOf(sku: string): string {
-  const product = show.$shelf.value.find((one) => one.skus.some((each) => each.id === sku));
-  const name = product?.skus.find((each) => each.id === sku)?.name;
-  if (!product) return sku;
-  return product.skus.length > 1 && name ? `${product.title} · ${name}` : product.title;
+  const product = productOf(sku);
+  return product ? nameOf(product, sku) : t("bag.offshelf");
 }
 
 /** The words for a refusal, with the price in force where that is what changed. */
@@ -115,9 +127,8 @@ export function refusal(error: unknown): string {
     price_minor?: number;
     sku?: string;
   };
-  const product = show.$shelf.value.find((one) => one.skus.some((each) => each.id === sku));
   return errorWords(error, {
-    price: price_minor === undefined ? "" : money(price_minor, product?.currency),
+    price: price_minor === undefined ? "" : money(price_minor, productOf(sku ?? "")?.currency),
   });
 }
 

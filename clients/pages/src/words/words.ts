@@ -49,6 +49,7 @@ export const WORDS = {
   "bag.open": ["Bag", "购物袋"],
   "bag.shelf.empty": ["The shelf is empty.", "货架还是空的。"],
   "bag.gone": ["The hold on {title} has ended.", "{title} 的保留时间已到。"],
+  "bag.offshelf": ["No longer on the shelf", "已下架的商品"],
   "buy.buy": ["Buy", "购买"],
   "buy.look": ["View", "查看"],
   "buy.left": ["{n} left", "剩 {n} 件"],
