@@ -190,3 +190,31 @@ def test_what_has_left_the_shelf_keeps_a_name(shop, open_page):
     expect(cart).to_contain_text("No longer on the shelf")
     expect(cart).not_to_contain_text("cardigan-0")
     host(shop, "shelf.put", product="cardigan")
+
+
+def test_a_drop_is_readable_on_a_phone(shop, open_page):
+    """Its time stays whole beside any word of its button, and in the sign-in that covers it."""
+    page = open_page(f"{shop.url}/room/tonight")
+    times = {"opens_in_ms": 0, "lasts_ms": 600_000, "limit_per_buyer": 1}
+    host(shop, "drop.schedule", sku="cardigan-1", quantity=3, price_minor=29520, **times)
+    card = page.locator(".pin.drop")
+    turn = card.locator(".turn")
+
+    def fits() -> None:
+        expect(turn).to_contain_text("Ends in ")
+        assert turn.evaluate("it => it.scrollWidth <= it.clientWidth")
+        words, button = card.locator(".what").bounding_box(), card.locator("button").bounding_box()
+        assert words["x"] + words["width"] <= button["x"]
+        assert card.locator(".price").evaluate("it => it.offsetWidth <= it.parentNode.offsetWidth")
+
+    expect(card.get_by_role("button", name="Buy")).to_be_visible()
+    fits()
+    host(shop, "sale.pause")
+    expect(card.get_by_role("button", name="Sales are paused")).to_have_text("Paused")
+    fits()
+    host(shop, "sale.resume")
+    card.get_by_role("button", name="Buy").click()
+    sheet = page.get_by_role("dialog")
+    expect(sheet).to_contain_text("One tap to buy")
+    expect(sheet.get_by_role("timer")).to_contain_text("Ends in ")
+    expect(sheet).to_contain_text("¥295.20")

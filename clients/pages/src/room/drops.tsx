@@ -13,7 +13,13 @@ const FEW = 5;
 const SHOWN_MAX = 2;
 const DAY_MS = 86_400_000;
 
-type Act = { words: string; run: (() => Promise<unknown>) | null; buys: boolean };
+/** `words` are said; where they are too long for a card, `short` is written. */
+type Act = {
+  words: string;
+  short?: string;
+  run: (() => Promise<unknown>) | null;
+  buys: boolean;
+};
 
 async function buy(drop: Drop): Promise<void> {
   const order = await buyNow(drop.sku, 1, drop.price_minor, drop.id);
@@ -33,17 +39,40 @@ function actOf(drop: Drop): Act {
   }
   if (drop.admission === "draw" && !entry?.admitted) return says(t("drop.lost"));
   if (leftIn(drop, show.$stock.value) === 0) return says(t("buy.soldout"));
-  if (!selling.value) return says(t(show.$room.value?.paused ? "room.paused" : "drop.soon"));
+  if (show.$room.value?.paused) return { ...says(t("room.paused")), short: t("room.pausedShort") };
+  if (!selling.value) return says(t("drop.soon"));
   return { words: t("buy.buy"), run: () => buy(drop), buys: true };
+}
+
+function Turn({ drop }: { drop: Drop }) {
+  const turn = untilTurn(drop, show.now.value);
+  const time = clock(turn, turn >= DAY_MS);
+  return (
+    <span class="turn num" role="timer" aria-live="off">
+      <em class="badge">{t("drop.title")}</em>
+      <span>{t(drop.state === "open" ? "drop.ends" : "drop.opens", { time })}</span>
+    </span>
+  );
+}
+
+/** The drop whose time runs and its price, in one line: for a sheet that covers its card. */
+export function Running() {
+  const [drop] = upcoming(show.$drops.value);
+  const sold = drop && soldIn(drop, show.$shelf.value);
+  if (!sold) return null;
+  return (
+    <p class="running">
+      <span class="price num">{money(drop.price_minor, sold.product.currency)}</span>
+      <Turn drop={drop} />
+    </p>
+  );
 }
 
 function DropCard({ drop, product, sku }: { drop: Drop; product: Product; sku: Sku }) {
   const [busy, setBusy] = useState(false);
   const price = money(drop.price_minor, product.currency);
-  const { words, run, buys } = actOf(drop);
+  const { words, short, run, buys } = actOf(drop);
   const left = leftIn(drop, show.$stock.value);
-  const turn = untilTurn(drop, show.now.value);
-  const time = clock(turn, turn >= DAY_MS);
   const opened = drop.state === "open";
   const title =
     product.skus.length > 1 ? `${product.title} · ${sku.name ?? sku.id}` : product.title;
@@ -60,15 +89,12 @@ function DropCard({ drop, product, sku }: { drop: Drop; product: Product; sku: S
     >
       <Picture product={product} />
       <div class="what">
-        <span class="turn num" role="timer" aria-live="off">
-          <em class="badge">{t("drop.title")}</em>{" "}
-          {t(opened ? "drop.ends" : "drop.opens", { time })}
-        </span>
+        <Turn drop={drop} />
         <h2>{title}</h2>
         <span class="price num">
           {price}
           {sku.price_minor > drop.price_minor && <s>{money(sku.price_minor, product.currency)}</s>}
-          {opened && <small class={left <= FEW ? "few" : ""}>{leftWords(left)}</small>}
+          {opened && left > 0 && <small class={left <= FEW ? "few" : ""}>{leftWords(left)}</small>}
         </span>
       </div>
       <button
@@ -78,7 +104,7 @@ function DropCard({ drop, product, sku }: { drop: Drop; product: Product; sku: S
         onClick={press}
         aria-label={`${words}: ${title}, ${price}`}
       >
-        <Tick>{words}</Tick>
+        <Tick>{short ?? words}</Tick>
       </button>
     </article>
   );

@@ -34,6 +34,7 @@ export function BuyButton({ product }: { product: Product }) {
           ? t("buy.buy")
           : t("buy.look");
   const stopped = (left === 0 && !selling.value) || room?.paused || !open.value;
+  const paused = open.value && room?.paused;
   return (
     <button
       type="button"
@@ -42,7 +43,7 @@ export function BuyButton({ product }: { product: Product }) {
       onClick={() => look(product)}
       aria-label={`${words}: ${product.title}`}
     >
-      {words}
+      {paused ? t("room.pausedShort") : words}
     </button>
   );
 }

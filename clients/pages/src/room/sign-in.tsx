@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import { toast } from "../parts/toasts.tsx";
 import { language, t } from "../words/language.ts";
+import { Running } from "./drops.tsx";
 import { till } from "./paying.ts";
 import { becomeBuyer } from "./seat.ts";
 import { refusal, type Sheet, sheet } from "./show.ts";
@@ -49,6 +50,7 @@ function BecomeBuyer({ then, back }: Asked) {
   };
   return (
     <form class="sign-in" onSubmit={go}>
+      <Running />
       <h2 id="sheet-title">{t("you.title")}</h2>
       <p class="note">{t("you.why")}</p>
       <input

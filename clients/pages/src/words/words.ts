@@ -34,6 +34,7 @@ export const WORDS = {
   "room.planned": ["The show has not begun yet.", "直播还没开始。"],
   "room.ended": ["The show has ended. Thank you for watching.", "直播已结束,感谢观看。"],
   "room.paused": ["Sales are paused", "暂停销售"],
+  "room.pausedShort": ["Paused", "已暂停"],
   "room.stage": ["Stage", "舞台"],
   "room.notice": ["Notice", "公告"],
   "chat.title": ["Comments", "评论"],
