@@ -237,6 +237,13 @@ def test_console_pins_by_key_and_takes_back(shop, open_page):
     console.keyboard.press("3")
     expect(viewer.locator(".pin")).to_contain_text("月白马克杯")
 
+    for key in "124":  # The fourth pin pushes the first one out, until it is taken back.
+        console.keyboard.press(key)
+    expect(viewer.locator(".pin")).to_contain_text("Porcelain pot")
+    console.keyboard.press("z")
+    expect(viewer.locator(".pin")).to_contain_text("Moonlit silk scarf")
+    expect(viewer.locator(".other .name")).to_have_text(["月白马克杯", "Wide-leg linen trousers"])
+
     console.keyboard.press("p")
     expect(viewer.locator(".pin").get_by_role("button", name="Sales are paused")).to_be_disabled()
     console.keyboard.press("p")

@@ -4,6 +4,7 @@ import { computed, effect, type Signal, signal } from "@preact/signals";
 import { Book, type Page } from "../live/book.ts";
 import { type Live, liveRoom, roomOfPath, tokenOfFragment } from "../live/live.ts";
 import { takings } from "../live/orders.ts";
+import { takeBack } from "../live/pins.ts";
 import { toast } from "../parts/toasts.tsx";
 import { errorWords, t } from "../words/language.ts";
 
@@ -51,21 +52,26 @@ function leave(why: string): void {
 
 // ── doing, and taking back ──
 
+type Act = () => Promise<void> | void;
+
 interface Done {
-  undo: () => void;
+  undo: Act;
   until: number;
 }
 
 let last: Done | null = null;
 
 /** Say what was done; for five seconds it can be taken back by the toast or by Z. */
-function did(text: string, undo: () => void): void {
+function did(text: string, undo: Act): void {
   const done: Done = { undo: () => {}, until: Date.now() + UNDO_MS };
-  const end = toast(text, () => done.undo());
+  const end = toast(text, () => {
+    end();
+    inTurn(done.undo);
+  });
   done.undo = () => {
     end();
     if (last === done) last = null;
-    undo();
+    return undo();
   };
   last = done;
 }
@@ -77,15 +83,15 @@ export function isForField(event: KeyboardEvent): boolean {
   return Boolean(typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat);
 }
 
-/** Keys act one after another: each decides by what the one before it has brought about. */
+/** Keys, and undoing, act one after another: each decides by what the one before brought about. */
 let queue: Promise<void> = Promise.resolve();
 
-export function inTurn(act: () => Promise<void> | void): void {
+export function inTurn(act: Act): void {
   queue = queue.then(act);
 }
 
-export function undoLast(): void {
-  if (last && last.until > Date.now()) last.undo();
+export function undoLast(): Promise<void> | void {
+  if (last && last.until > Date.now()) return last.undo();
 }
 
 const say = (error: LiveroomError) => toast(errorWords(error));
@@ -99,20 +105,26 @@ export const tryTo = (act: Promise<unknown>): Promise<void> =>
     },
   );
 
-export async function pin(live: Live, product: Product): Promise<void> {
-  await live.room.send("product.pin", { product: product.id });
-  did(t("host.pinned", { title: product.title }), () => tryTo(unpinOne(live, product)));
+const pinsOf = (live: Live) => live.$pinned.value.map((product) => product.id);
+
+/** Make the pins again what they were `before`; `mine` is what was pinned since. */
+async function takeBackPins(live: Live, before: string[], mine: string | null): Promise<void> {
+  const steps = takeBack(pinsOf(live), before, mine);
+  for (const product of steps.unpin) await live.room.send("product.unpin", { product });
+  for (const product of steps.pin) await live.room.send("product.pin", { product });
 }
 
-const unpinOne = (live: Live, product: Product) =>
-  live.room.send("product.unpin", { product: product.id });
+export async function pin(live: Live, product: Product): Promise<void> {
+  const before = pinsOf(live);
+  await live.room.send("product.pin", { product: product.id });
+  const undo = () => tryTo(takeBackPins(live, before, product.id));
+  did(t("host.pinned", { title: product.title }), undo);
+}
 
 export async function unpin(live: Live, products: Product[]): Promise<void> {
-  for (const product of products) await unpinOne(live, product);
-  const again = async () => {
-    for (const product of products) await live.room.send("product.pin", { product: product.id });
-  };
-  if (products.length) did(t("host.unpinned"), () => tryTo(again()));
+  const before = pinsOf(live);
+  for (const { id } of products) await live.room.send("product.unpin", { product: id });
+  if (products.length) did(t("host.unpinned"), () => tryTo(takeBackPins(live, before, null)));
 }
 
 export async function pause(live: Live, paused: boolean): Promise<void> {
