@@ -288,11 +288,15 @@ def test_comment_removed_by_the_host_leaves_the_screens(shop, open_page):
 
 
 def test_console_asks_for_a_token(shop, open_page):
-    """Without a token the console asks for one, and a viewer's is turned away."""
+    """Without a token the console asks for one; a viewer's is turned away, a link's is taken."""
     page = open_page(f"{shop.url}/console/tonight")
     page.get_by_label("Host token").fill(shop.token("nobody"))
     page.get_by_role("button", name="Open the console").click()
     expect(page.get_by_role("alert")).to_contain_text("not for this room's host")
+    token = shop.token("mia", "host:tonight", "merchant:lin")
+    page.goto(f"{shop.url}/console/tonight#token={token}")
+    expect(page.get_by_role("heading", name="Shelf")).to_be_visible()
+    assert page.url == f"{shop.url}/console/tonight"
 
 
 def test_list_of_rooms_leads_into_one(shop, open_page):

@@ -77,3 +77,13 @@ def test_a_cart_is_the_same_at_both_tabs(shop, open_page):
     two.get_by_role("button", name="Check out").click()
     expect(two.get_by_text(re.compile("The hold has ended"))).to_be_visible()
     expect(two.get_by_role("dialog")).to_contain_text("Your cart is empty.")
+
+
+def test_a_link_with_a_token_pasted_into_an_open_tab_is_taken(shop, open_page):
+    """The browser loads nothing anew for it; the page is its member's, and its address is clean."""
+    page = open_page(f"{shop.url}/room/tonight")
+    expect(page.get_by_role("button", name="Connected")).to_be_visible()
+    page.goto(f"{shop.url}/room/tonight#token={shop.token('gil')}")
+    buy_now(page, "Paper table lamp", "¥329")
+    expect(page.get_by_role("dialog")).to_contain_text("Your order")
+    assert page.url == f"{shop.url}/room/tonight"

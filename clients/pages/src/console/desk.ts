@@ -2,7 +2,7 @@
 import { http, type LiveroomError, type Order, type Product } from "@liveroom/client";
 import { computed, effect, type Signal, signal } from "@preact/signals";
 import { Book, type Page } from "../live/book.ts";
-import { type Live, liveRoom, roomOfPath, tokenOfFragment } from "../live/live.ts";
+import { type Live, liveRoom, onToken, roomOfPath, tokenOfFragment } from "../live/live.ts";
 import { takings } from "../live/orders.ts";
 import { takeBack } from "../live/pins.ts";
 import { toast } from "../parts/toasts.tsx";
@@ -30,8 +30,10 @@ export function sitDown(value: string): void {
   sessionStorage.setItem(KEPT, value);
   token.value = value;
   turnedAway.value = null;
+  const before = desk.value;
   const live = liveRoom(roomId, value);
   desk.value = live;
+  before?.room.close();
   live.room.on("joined", () => {
     const roles = live.room.you?.roles ?? [];
     if (!roles.includes("admin") && !roles.includes(`host:${roomId}`)) leave(t("host.notHost"));
@@ -225,6 +227,7 @@ export const orders = signal<Record<string, Order>>({});
 export const taken = computed(() => takings(Object.values(orders.value)));
 
 function keepOrders(): () => void {
+  orders.value = {};
   let reading = false;
   const page = (after: string | null) => {
     const query = new URLSearchParams({ room: roomId, limit: "100", ...(after ? { after } : {}) });
@@ -258,4 +261,5 @@ effect(() => {
   };
 });
 
+onToken(sitDown);
 if (token.value) sitDown(token.value);

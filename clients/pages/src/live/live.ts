@@ -68,6 +68,14 @@ export function tokenOfFragment(): string | null {
   return token;
 }
 
+/** Take each token that is put into the address of a page that is open already. */
+export function onToken(take: (token: string) => void): void {
+  addEventListener("hashchange", () => {
+    const token = tokenOfFragment();
+    if (token) take(token);
+  });
+}
+
 /** What brought the viewer to this address: `?source=note.n1`, or `?source=search`. */
 export function sourceOfQuery(search = location.search): Source | null {
   const given = new URLSearchParams(search).get("source") ?? "";

@@ -7,7 +7,7 @@
  */
 import { http } from "@liveroom/client";
 import { computed, signal } from "@preact/signals";
-import { liveRoom, roomOfPath, sourceOfQuery, tokenOfFragment } from "../live/live.ts";
+import { liveRoom, onToken, roomOfPath, sourceOfQuery, tokenOfFragment } from "../live/live.ts";
 
 const TOKEN = "liveroom.token";
 
@@ -29,6 +29,11 @@ function take(next: string | null): void {
   token.value = next;
   show.room.signIn(next);
 }
+
+onToken((next) => {
+  localStorage.setItem(TOKEN, next);
+  take(next);
+});
 
 /** Where this tab is a guest: become who another tab has become. */
 export function takeKept(): boolean {
