@@ -311,6 +311,8 @@ def test_unknown_room_says_so(shop, open_page):
     page = open_page(shop.url)
     page.goto(f"{shop.url}/room/nowhere")
     expect(page.get_by_text("There is no such room.")).to_be_visible()
+    page.goto(f"{shop.url}/console/nowhere#token={shop.token('root', 'admin')}")
+    expect(page.get_by_role("alert")).to_contain_text("There is no such room.")
 
 
 @pytest.mark.skipif("LIVEROOM_SCREENSHOT" not in os.environ, reason="makes docs/screenshot.png")

@@ -2,7 +2,14 @@
 import { http, type LiveroomError, type Order, type Product } from "@liveroom/client";
 import { computed, effect, type Signal, signal } from "@preact/signals";
 import { Book, type Page } from "../live/book.ts";
-import { type Live, liveRoom, onToken, roomOfPath, tokenOfFragment } from "../live/live.ts";
+import {
+  type Live,
+  liveRoom,
+  onNoRoom,
+  onToken,
+  roomOfPath,
+  tokenOfFragment,
+} from "../live/live.ts";
 import { takings } from "../live/orders.ts";
 import { takeBack } from "../live/pins.ts";
 import { toast } from "../parts/toasts.tsx";
@@ -34,6 +41,7 @@ export function sitDown(value: string): void {
   const live = liveRoom(roomId, value);
   desk.value = live;
   before?.room.close();
+  onNoRoom(live.room, () => leave(t("state.gone")));
   live.room.on("joined", () => {
     const roles = live.room.you?.roles ?? [];
     if (!roles.includes("admin") && !roles.includes(`host:${roomId}`)) leave(t("host.notHost"));

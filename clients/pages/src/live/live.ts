@@ -2,6 +2,7 @@
 import {
   connect,
   type Field,
+  http,
   type Picture,
   type Room,
   type Source,
@@ -55,6 +56,23 @@ export function liveRoom(id: string, token: string | null, source: Source | null
     room.wake();
   });
   return live;
+}
+
+/** A room that does not exist is refused before the upgrade, which a browser does not tell. */
+export function onNoRoom(room: Room, then: () => void): void {
+  let asked = false;
+  room.on("lost", () => {
+    if (asked || room.position) return;
+    asked = true;
+    http()
+      .get(`/v1/rooms/${encodeURIComponent(room.id)}`)
+      .catch((error) => {
+        asked = false; // Without an answer it is asked with the next try.
+        if (error.code !== "not_found") return;
+        room.close();
+        then();
+      });
+  });
 }
 
 /** The room's id: the last part of the path. */

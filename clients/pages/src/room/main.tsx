@@ -4,6 +4,7 @@ import { render } from "preact";
 import { useEffect } from "preact/hooks";
 import "../look/base.css";
 import "./room.css";
+import { onNoRoom } from "../live/live.ts";
 import { BagMark, CloseMark } from "../parts/marks.tsx";
 import { Stage } from "../parts/stage.tsx";
 import { Toasts } from "../parts/toasts.tsx";
@@ -13,7 +14,6 @@ import { Comments, Composer } from "./comments.tsx";
 import { Drops } from "./drops.tsx";
 import { Air, HeartButton } from "./heart.tsx";
 import { Pins } from "./pins.tsx";
-import { api } from "./seat.ts";
 import { asMember, inBag, onAir, sheet, show, tab, wide } from "./show.ts";
 import { Taken } from "./taken.tsx";
 import { Top } from "./top.tsx";
@@ -28,16 +28,8 @@ const fetchLater = async () => {
   later.value = await import("./sheet.tsx");
 };
 
-// A room that does not exist is refused before the upgrade, which a browser does not tell.
-let asked = false;
-show.room.on("lost", () => {
-  if (asked || show.room.position) return;
-  asked = true;
-  api.get(`/v1/rooms/${encodeURIComponent(show.room.id)}`).catch((error) => {
-    if (error.code !== "not_found") return;
-    gone.value = true;
-    show.room.close();
-  });
+onNoRoom(show.room, () => {
+  gone.value = true;
 });
 
 function Notice() {
