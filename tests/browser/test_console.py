@@ -82,3 +82,13 @@ def test_the_desk_sums_what_was_paid_and_not_given_back(shop, open_page):
     expect(cap_order).to_contain_text("$9.99 of it refunded")
     cap_order.get_by_role("button").click()
     expect(buyer.get_by_role("dialog")).to_contain_text("$9.99 of it refunded")
+
+
+def test_a_host_is_told_what_is_free(shop, open_page):
+    """Where more is to go than is free, the host reads how many are, not that one was too slow."""
+    console = console_of(shop, open_page)
+    console.get_by_role("button", name="Prices and stock: Moonlit silk scarf").click()
+    form = console.get_by_label("Restock: Moonlit silk scarf")
+    form.fill("-100")
+    form.press("Enter")
+    expect(console.get_by_text("Only 12 are free.")).to_be_visible()

@@ -104,7 +104,8 @@ export function undoLast(): Promise<void> | void {
   if (last && last.until > Date.now()) return last.undo();
 }
 
-const say = (error: LiveroomError) => toast(errorWords(error));
+const say = (error: LiveroomError) =>
+  toast(errorWords(error, { left: String(error.data.left ?? 0) }));
 
 /** Do it, and say so where it fails. */
 export const tryTo = (act: Promise<unknown>): Promise<void> =>

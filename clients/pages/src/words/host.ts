@@ -1,4 +1,4 @@
-/** The words of the console alone, which no viewer has to load. */
+/** The words of the console alone, which no viewer has to load; some stand for those of buyers. */
 import { learn } from "./language.ts";
 import type { Pair } from "./words.ts";
 
@@ -79,6 +79,11 @@ export const HOST_WORDS = {
   "host.chart.left": ["On sale", "可售"],
   "host.low": ["low", "偏低"],
   "host.viewer": ["Viewer page", "观众页"],
+  "error.sold_out": [
+    "Only {left} are free. The others are held or sold.",
+    "可用的只有 {left} 件,其余已被保留或售出。",
+  ],
+  "error.not_open": ["The show has ended.", "直播已结束。"],
   "host.keys": [
     "1-9 pin · 0 unpin · D drop · P pause · Z undo",
     "1-9 讲解 · 0 取消 · D 抢购 · P 暂停 · Z 撤销",
