@@ -211,6 +211,7 @@ def limits(settings: Settings) -> Limits:
         handshakes_per_s_max=settings.handshakes_per_s_max,
         header_timeout_s=settings.header_timeout_s,
         allowed_origins=settings.allowed_origins,
+        trusted_proxies=settings.trusted_proxies,
         return_within_ms=round(settings.drain_spread_s * 1000),
         command_within_s=settings.shutdown_max_s,
     )

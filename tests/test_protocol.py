@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 import pytest
@@ -368,6 +368,37 @@ def test_over_the_cap_of_an_address_connections_are_refused():
         until(lambda: here.door.connections == 0)
         with Client(here.port) as again:
             assert again.open() == 101
+
+
+def test_behind_a_trusted_proxy_each_viewer_counts_at_an_address_of_its_own():
+    """The proxy's own address is no viewer's; what another host says of itself is not believed."""
+    limits = Limits(connections_per_address_max=2, trusted_proxies=("127.0.0.1",))
+
+    def open_for(client: Client, address: str) -> int:
+        return client.open(f"X-Forwarded-For: 6.6.6.6, {address}")
+
+    with served(limits) as here, ExitStack() as stack:
+        # Two of each of two viewers, and then one too many of the first.
+        for address in ("10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.2"):
+            assert open_for(stack.enter_context(Client(here.port)), address) == 101
+        with Client(here.port) as third:
+            assert open_for(third, "10.0.0.1") == 503
+        # A connection that the proxy keeps is whoever's its last request is.
+        kept = stack.enter_context(Client(here.port))
+        for address, status in (("10.0.0.3", 200), ("10.0.0.4", 200), ("10.0.0.1", 503)):
+            kept.sock.sendall(
+                f"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {address}\r\n\r\n".encode()
+            )
+            assert kept.status() == status
+            assert status == 503 or kept.file.read(2) == b"ok"
+        for address in ("10.0.0.5", "10.0.0.6"):
+            liar = stack.enter_context(Client(here.port, source="127.0.0.2"))
+            assert open_for(liar, address) == 101
+        with Client(here.port, source="127.0.0.2") as liar:
+            assert open_for(liar, "10.0.0.7") == 503
+        stack.close()
+        until(lambda: here.door.connections == 0)
+        assert not here.door._addresses
 
 
 def test_handshakes_over_the_budget_are_told_when_to_return():

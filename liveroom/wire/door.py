@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
+from uvicorn.middleware.proxy_headers import _TrustedHosts as _Hosts
 
 from liveroom.wire.codec import choose_format
 from liveroom.wire.outbox import HIGH_WATER, LOW_WATER
@@ -26,7 +27,8 @@ OVERFLOW_MAX: Final = 256
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a door lets through; 0 means no limit. Plain values, so that it can be pickled.
 
-    `allowed_origins` are whole origins (`https://shop.example`), compared exactly.
+    `allowed_origins` are whole origins (`https://shop.example`), compared exactly. Who comes
+    through one of the `trusted_proxies` counts at the address that it was forwarded for.
     """
 
     connections_max: int = 0
@@ -35,6 +37,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     header_timeout_s: float = 10.0
     header_bytes_max: int = 64 * 1024
     allowed_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
     high_water: int = HIGH_WATER
     low_water: int = LOW_WATER
     fragments_max: int = 64
@@ -69,35 +72,42 @@ class Door:
         self._handshakes = max(1.0, limits.handshakes_per_s_max)
         self._filled_s = 0.0
         self._origins = {origin.lower().rstrip("/") for origin in limits.allowed_origins}
+        self._proxies = _Hosts(list(limits.trusted_proxies))
 
     def enter(self, address: str) -> Refusal | None:
         """Count a connection from an address; a refusal when there are too many."""
         self.connections += 1
         self._addresses[address] += 1
-        limits = self.limits
-        if self.connections == limits.connections_max and self.on_full is not None:
+        if self.connections == self.limits.connections_max and self.on_full is not None:
             self.on_full()
-        if limits.connections_max and self.connections > limits.connections_max:
-            return self._busy("connections_max")
-        cap = limits.connections_per_address_max
-        if address and cap and self._addresses[address] > cap:
-            return self._busy("connections_per_address_max")
-        return None
+        return self._crowded(address)
+
+    def address_behind(self, peer: str, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
+        """For whom a trusted proxy sends this request; None where it does not say, or is none."""
+        if peer not in self._proxies:
+            return None
+        said = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
+        return self._proxies.get_trusted_client_address(", ".join(said))[0] if said else None
+
+    def move(self, before: str, address: str) -> Refusal | None:
+        """Count a connection at another address from now on; a refusal as from `enter`."""
+        self._discount(before)
+        self._addresses[address] += 1
+        return self._crowded(address)
 
     def is_flooded(self, address: str) -> bool:
         """Whether there are so many connections that not even a 503 is owed."""
         limits = self.limits
         total, cap = limits.connections_max, limits.connections_per_address_max
-        return bool(total and self.connections > total + OVERFLOW_MAX) or bool(
-            address and cap and self._addresses[address] > cap + OVERFLOW_MAX
-        )
+        if total and self.connections > total + OVERFLOW_MAX:
+            return True
+        many = bool(address and cap and self._addresses[address] > cap + OVERFLOW_MAX)
+        return many and address not in self._proxies  # whose requests say for whom they are
 
     def leave(self, address: str) -> None:
         """A connection that entered has ended."""
         self.connections -= 1
-        self._addresses[address] -= 1
-        if self._addresses[address] <= 0:
-            del self._addresses[address]
+        self._discount(address)
 
     def judge(self, headers: Sequence[tuple[bytes, bytes]]) -> Refusal | None:
         """Whether a WebSocket handshake with these headers is refused, and how."""
@@ -136,6 +146,20 @@ class Door:
     def after_ms(self) -> int:
         """A moment within `return_within_ms` for one client to return at, at random."""
         return random.randrange(max(1, self.limits.return_within_ms))
+
+    def _crowded(self, address: str) -> Refusal | None:
+        limits = self.limits
+        if limits.connections_max and self.connections > limits.connections_max:
+            return self._busy("connections_max")
+        cap = limits.connections_per_address_max
+        if address and cap and self._addresses[address] > cap:
+            return self._busy("connections_per_address_max")
+        return None
+
+    def _discount(self, address: str) -> None:
+        self._addresses[address] -= 1
+        if self._addresses[address] <= 0:
+            del self._addresses[address]
 
     def _spend(self) -> Refusal | None:
         rate = self.limits.handshakes_per_s_max

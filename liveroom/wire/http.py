@@ -72,6 +72,7 @@ class RoomHttp(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._door = door
         self._peer = ""
+        self._address = ""
         self._refusal: Refusal | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._header_bytes = 0
@@ -80,7 +81,7 @@ class RoomHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection, and give its headers a deadline."""
         super().connection_made(transport)
-        self._peer = _address(transport)
+        self._peer = self._address = _address(transport)
         self._refusal = self._door.enter(self._peer)
         if self._refusal is not None and self._door.is_flooded(self._peer):
             transport.abort()
@@ -90,7 +91,7 @@ class RoomHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Give the connection's place back."""
         self._stop_deadline()
-        self._door.leave(self._peer)
+        self._door.leave(self._address)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -114,6 +115,10 @@ class RoomHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Refuse where the door said so, else start the request."""
+        behind = self._door.address_behind(self._peer, self.headers)
+        if behind is not None and behind != self._address:
+            self._refusal = self._door.move(self._address, behind)
+            self._address = behind
         if self._refusal is not None:
             return
         self._stop_deadline()
@@ -145,7 +150,7 @@ class RoomHttp(HttpToolsProtocol):
         self.connections.discard(self)
         made = cast("Callable[..., RoomSocket]", self.ws_protocol_class)
         socket = made(self.config, self.server_state, self.app_state, self.loop)
-        socket.upgrade(self.transport, self._websocket_scope(), judged, self._peer)
+        socket.upgrade(self.transport, self._websocket_scope(), judged, self._address)
         self.transport.set_protocol(socket)
         # The parser knows this object and this object the parser: nobody else must keep them.
         self.parser = None  # type: ignore[assignment]

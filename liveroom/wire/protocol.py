@@ -61,6 +61,7 @@ class RoomSocket(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_address",
         "_asked",
         "_config",
         "_connections",
@@ -72,7 +73,6 @@ class RoomSocket(asyncio.Protocol):
         "_leaving",
         "_loop",
         "_open",
-        "_peer",
         "_place",
         "_queued",
         "_read_paused",
@@ -106,7 +106,7 @@ class RoomSocket(asyncio.Protocol):
         self._tasks = server_state.tasks
         self._loop = _loop or asyncio.get_running_loop()
         self._door = door
-        self._peer = ""
+        self._address = ""
         self._frames: Frames | None = Frames(
             message_bytes_max=config.ws_max_size,
             fragments_max=door.limits.fragments_max,
@@ -129,12 +129,12 @@ class RoomSocket(asyncio.Protocol):
     # --- the handshake
 
     def upgrade(
-        self, transport: asyncio.Transport, scope: dict[str, Any], accept: bytes, peer: str
+        self, transport: asyncio.Transport, scope: dict[str, Any], accept: bytes, address: str
     ) -> None:
         """Take the connection over from HTTP and ask the application."""
         self.transport = transport
         self._connections.add(self)
-        self._peer = peer
+        self._address = address
         limits = self._door.limits
         transport.set_write_buffer_limits(high=limits.high_water, low=limits.low_water)
         scope["extensions"][LINK] = self
@@ -270,7 +270,7 @@ class RoomSocket(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._connections.discard(self)
-        self._door.leave(self._peer)
+        self._door.leave(self._address)
 
     def data_received(self, data: bytes) -> None:
         """Cut the bytes into frames, and take each."""
