@@ -140,6 +140,8 @@ class Taking:
                     raise Invalid("not_found", "There is no such stock.")
                 if where != [part]:  # the number of partitions has changed under this node
                     raise Unavailable("rebuilding")
+                # The gates say the first that is missing; the others may be as new.
+                await self._sweep.open([line.pool for line in row.lines])
             elif answer.word == "due":
                 await self._sweep.expire(part, report=0)
             else:

@@ -525,17 +525,22 @@ def test_a_new_sku_needs_nobody_to_open_its_gate(run, db, redis_url) -> None:
 
     async def story() -> None:
         async with opened(db, redis_url) as node:
+            new = [f"n{number}" for number in range(12)]
 
             def add(conn) -> None:
-                row = {"id": "s9", "product": "p1", "position": 9, "price_minor": 5}
-                conn.execute(tables.skus.insert(), row)
-                ledger.create_pool(conn, sku="s9", initial=3)
+                for at, sku in enumerate(new, start=9):
+                    row = {"id": sku, "product": "p1", "position": at, "price_minor": 5}
+                    conn.execute(tables.skus.insert(), row)
+                    ledger.create_pool(conn, sku=sku, initial=3)
 
             await db.write(add)
-            [hold] = await node.hold(wanted("o1", line("s9", 3)))
+            [hold] = await node.hold(wanted("o1", line("n0", 3)))
             assert hold.price_minor == 5
             assert await code_of(node.hold(wanted("o2", line("nope")))) == "not_found"
-            assert list(await node.left(["sku:nope", "sku:s9"])) == ["sku:s9"]
+            several = wanted("o3", *(line(sku) for sku in new[1:]), line("nope"))
+            assert await code_of(node.hold(several)) == "not_found"
+            assert len(await node.hold(wanted("o4", *(line(sku) for sku in new[1:])))) == 11
+            assert list(await node.left(["sku:nope", "sku:n0"])) == ["sku:n0"]
 
     run(story())
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import orjson
 import pytest
 
 from liveroom.errors import Denied, Invalid, Refused, Unavailable, error
+from liveroom.ids import new_id
 from liveroom.wire.codec import Format
 from liveroom.wire.session import BAD_FRAME, REMEMBERED_MAX, Session, close_code_of_join
 
@@ -90,14 +93,30 @@ def test_the_last_64_ids_are_remembered():
     assert session.receive(frame(1), 0).answer is not None
 
 
+def test_the_last_64_answers_may_be_large_carts():
+    """An id that is repeated after 63 answers with 50 lines each gets the first answer, whole."""
+    session = joined()
+    answers = []
+    for number in range(REMEMBERED_MAX):
+        lines = [
+            {"hold": new_id(), "sku": f"sku-{at}", "qty": 1, "price_minor": 19_900, "until": at}
+            for at in range(50)
+        ]
+        command = session.receive(frame(number), 0).command
+        answers.append(session.answer(command, {"cart": {"lines": lines}}))
+    assert [session.receive(frame(number), 0).answer for number in range(REMEMBERED_MAX)] == answers
+
+
 def test_large_answers_are_bounded_together():
-    """A seat keeps at most 64 KiB of answers, and always the last."""
+    """A seat keeps at most 192 KiB of answers, and always the last."""
     session = joined()
     for number in range(10):
-        session.answer(session.receive(frame(number), 0).command, "x" * 20_000)
-    assert session.receive(frame(5), 0).command is not None
+        answer = random.Random(number).randbytes(30_000).hex()
+        session.answer(session.receive(frame(number), 0).command, answer)
+    assert session.receive(frame(3), 0).command is not None
     assert session.receive(frame(9), 0).answer is not None
-    session.answer(session.receive(frame(10), 0).command, "x" * 100_000)
+    answer = random.Random(10).randbytes(300_000).hex()
+    session.answer(session.receive(frame(10), 0).command, answer)
     assert session.receive(frame(10), 0).answer is not None
 
 

@@ -9,6 +9,7 @@ command id repeated with the same content gets the first answer, with other cont
 
 from __future__ import annotations
 
+import zlib
 from collections import OrderedDict, deque
 from typing import Any, Final, NamedTuple
 
@@ -25,7 +26,12 @@ BAD_FRAMES_WINDOW_S: Final = 60.0
 BAD_FRAME: Final = 4500
 
 REMEMBERED_MAX: Final = 64
-REMEMBERED_BYTES_MAX: Final = 64 * 1024
+REMEMBERED_BYTES_MAX: Final = 192 * 1024
+"""What the last answers of a connection may weigh; 64 carts of 50 lines have room in it."""
+PACKED_FROM_BYTES: Final = 1024
+"""From this size on an answer is kept compressed: a large cart names the same things again."""
+
+_ZLIB_FIRST: Final = 0x78
 
 TOKEN_EXPIRED: Final = 4003
 UNAUTHENTICATED: Final = 4501
@@ -111,10 +117,10 @@ class Session:
         known = self._first.get(command.id) if self._first is not None else None
         if known is None:
             return Step(command=command)
-        content, frame = known
+        content, kept = known
         if content != command.content:
             return Step(answer=self._refusal(command.id, Invalid("id_reused")))
-        return Step(answer=frame)
+        return Step(answer=zlib.decompress(kept) if _is_packed(kept) else kept)
 
     def _bad(self, error: BadFrame, now_s: float) -> Step:
         bad_s = self._bad_s
@@ -142,10 +148,16 @@ class Session:
     def _remember(self, command: Command, frame: bytes) -> None:
         if self._first is None:
             self._first = OrderedDict()
-        self._first[command.id] = (command.content, frame)
-        self._first_bytes += len(frame)
+        kept = frame if len(frame) < PACKED_FROM_BYTES else zlib.compress(frame, 1)
+        self._first[command.id] = (command.content, kept)
+        self._first_bytes += len(kept)
         while len(self._first) > REMEMBERED_MAX or (
             self._first_bytes > REMEMBERED_BYTES_MAX and len(self._first) > 1
         ):
             _, (_, gone) = self._first.popitem(last=False)
             self._first_bytes -= len(gone)
+
+
+def _is_packed(kept: bytes) -> bool:
+    """Whether it is no frame: those begin with the final bit and an opcode, zlib with 0x78."""
+    return kept[0] == _ZLIB_FIRST
