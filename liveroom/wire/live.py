@@ -389,9 +389,13 @@ class LiveRoom:
     # --- sampling and the end
 
     def _watch_sampling(self) -> None:
-        hidden = self._chat.posted - self._chat.shown
-        if self._sampled is None and hidden > self._told[1] - self._told[0]:
+        """Begin to count with the first tick that hides a message, not with those before it."""
+        if self._sampled is not None:
+            return
+        if self._chat.posted - self._chat.shown > self._told[1] - self._told[0]:
             self._sampled = self._loop.call_later(SAMPLED_EVERY_S, self._tell_sampling)
+        else:
+            self._told = (self._chat.shown, self._chat.posted)
 
     def _tell_sampling(self) -> None:
         self._sampled = None
