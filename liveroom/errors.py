@@ -14,6 +14,7 @@ wire, the metric's label and the heading in the docs. Codes never change within 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final, NamedTuple
 
 
@@ -146,3 +147,17 @@ def ensure(fact: object, what: str) -> None:
     """Raise `InvariantBroken` unless `fact` holds (`python -O` would strip an assert)."""
     if not fact:
         raise InvariantBroken(what)
+
+
+PROBLEM: Final = "application/problem+json"
+
+
+def problem(status: int, wire: Mapping[str, Any]) -> dict[str, Any]:
+    """What HTTP tells of a refusal: its form on the wire, and the members of RFC 9457."""
+    return {
+        "type": f"/docs#{wire['code']}",
+        "title": wire["message"],
+        "status": status,
+        "detail": wire["message"],
+        **wire,
+    }

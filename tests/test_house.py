@@ -64,7 +64,7 @@ OWNERS = {
     "orjson": ["wire.codec", "store.scripts"],
     "msgpack": ["wire.codec", "store.scripts"],
     "starlette": ["web.", "server"],
-    "uvicorn": ["wire.http", "wire.protocol", "server", "serving", "supervisor"],
+    "uvicorn": ["wire.door", "wire.http", "wire.protocol", "server", "serving", "supervisor"],
     "websockets": [],
     "cyclopts": ["settings", "cli"],
     "rich": ["cli", "demo"],

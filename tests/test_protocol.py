@@ -360,6 +360,10 @@ def test_over_the_cap_of_an_address_connections_are_refused():
             with Client(here.port) as third:
                 assert third.open() == 503
                 assert int(third.headers["retry-after"]) >= 1
+                assert third.headers["content-type"] == "application/problem+json"
+                told = json.loads(third.file.read(int(third.headers["content-length"])))
+                assert (told["code"], told["status"], told["retry"]) == ("overloaded", 503, True)
+                assert told["retry_after_ms"] == 1000 * int(third.headers["retry-after"])
             with Client(here.port) as plain:
                 plain.sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                 assert plain.status() == 503

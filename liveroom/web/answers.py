@@ -9,10 +9,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from liveroom.errors import DENIED, INVALID, REFUSED, UNAVAILABLE, LiveroomError
+from liveroom import errors
+from liveroom.errors import DENIED, INVALID, PROBLEM, REFUSED, UNAVAILABLE, LiveroomError
 from liveroom.metrics import counters
 
-PROBLEM: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 1
 
 _BY_STATUS: Final = {404: "not_found", 405: "not_found", 413: "bad_frame", 429: "rate_limited"}
@@ -62,11 +62,5 @@ async def on_status(_request: Request, fault: Exception) -> Response:
 
 
 def _problem(status: int, wire: dict[str, Any], headers: dict[str, str]) -> Response:
-    body = {
-        "type": f"/docs#{wire['code']}",
-        "title": wire["message"],
-        "status": status,
-        "detail": wire["message"],
-        **wire,
-    }
-    return Response(msgspec.json.encode(body), status, headers, media_type=PROBLEM)
+    body = msgspec.json.encode(errors.problem(status, wire))
+    return Response(body, status, headers, media_type=PROBLEM)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from uvicorn.middleware.proxy_headers import _TrustedHosts as _Hosts
 
+from liveroom.errors import UNAVAILABLE
 from liveroom.wire.codec import choose_format
 from liveroom.wire.outbox import HIGH_WATER, LOW_WATER
 from liveroom.wire.pulse import Pulse
@@ -48,9 +49,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refusal(NamedTuple):
-    """An HTTP answer in place of what was asked for."""
+    """An HTTP answer in place of what was asked for; its code is one of the wire's."""
 
     status: int
+    code: str
     text: str
     retry_after_s: int | None = None
 
@@ -120,11 +122,11 @@ class Door:
         for origin in found.get(b"origin", []):
             if not self.is_own(origin.decode("latin-1"), host):
                 self.refused["origin"] += 1
-                return Refusal(403, "This origin may not connect.")
+                return Refusal(403, "forbidden", "This origin may not connect.")
         offered = b",".join(found.get(b"sec-websocket-protocol", [])).decode("latin-1")
         if choose_format([name.strip() for name in offered.split(",") if name.strip()]) is None:
             self.refused["subprotocol"] += 1
-            return Refusal(400, "None of these subprotocols is known.")
+            return Refusal(400, "bad_frame", "None of these subprotocols is known.")
         return self._spend()
 
     def is_own(self, origin: str, host: str) -> bool:
@@ -176,4 +178,5 @@ class Door:
 
     def _busy(self, why: str) -> Refusal:
         self.refused[why] += 1
-        return Refusal(503, "The server is busy; try again.", random.randint(1, 3))
+        code = "shutting_down" if self.draining else "overloaded"
+        return Refusal(503, code, UNAVAILABLE[code].message, random.randint(1, 3))

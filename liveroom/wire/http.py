@@ -100,7 +100,10 @@ class RoomHttp(HttpToolsProtocol):
         while data and not (self._answered or self.transport.is_closing() or self.parser is None):
             in_headers = self._deadline is not None
             if in_headers and self._header_bytes == most:
-                self._refuse(self._refusal or Refusal(431, "The request's headers are too large."))
+                self._refuse(
+                    self._refusal
+                    or Refusal(431, "bad_frame", "The request's headers are too large.")
+                )
                 return
             room = most - self._header_bytes if in_headers else most
             piece, data = data[:room], data[room:]
@@ -187,7 +190,9 @@ class RoomHttp(HttpToolsProtocol):
 
     def _too_late(self) -> None:
         self._deadline = None
-        self._refuse(self._refusal or Refusal(408, "The request's headers took too long."))
+        self._refuse(
+            self._refusal or Refusal(408, "bad_frame", "The request's headers took too long.")
+        )
 
     def _refuse(self, refusal: Refusal) -> None:
         if self._answered or self.transport.is_closing():

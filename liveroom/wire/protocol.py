@@ -405,7 +405,9 @@ class RoomSocket(asyncio.Protocol):
         """Let the running command finish, then close 4000 with this viewer's own `after_ms`."""
         self._leaving = True
         if not self._open:
-            self.refuse(refusal_answer(Refusal(503, "The server is about to stop.", 1)))
+            self.refuse(
+                refusal_answer(Refusal(503, "shutting_down", "The server is about to stop.", 1))
+            )
         elif self._task is None:
             self.close(SHUTDOWN)
         elif not self.close_sent:

@@ -17,6 +17,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
+import msgspec
+
+from liveroom import errors
 from liveroom.wire.door import Refusal
 
 log = logging.getLogger("liveroom.wire")
@@ -50,26 +53,31 @@ def judge(method: str, version: str, headers: Headers) -> bytes | Refusal:
     keys = [value for name, value in headers if name == b"sec-websocket-key"]
     versions = [value for name, value in headers if name == b"sec-websocket-version"]
     if method != "GET" or version != "1.1":
-        return Refusal(400, "A WebSocket handshake is a GET of HTTP/1.1.")
+        return Refusal(400, "bad_frame", "A WebSocket handshake is a GET of HTTP/1.1.")
     if versions != [_VERSION]:
-        return Refusal(426, "WebSocket version 13 is spoken here.")
+        return Refusal(426, "bad_frame", "WebSocket version 13 is spoken here.")
     try:
         known = len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == 16
     except binascii.Error:
         known = False
     if not known:
-        return Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64.")
+        return Refusal(400, "bad_frame", "Sec-WebSocket-Key must be 16 bytes in base64.")
     return base64.b64encode(hashlib.sha1(keys[0] + _GUID, usedforsecurity=False).digest())
 
 
 def refusal_answer(refusal: Refusal) -> bytes:
-    """The HTTP answer that tells a refusal and ends the connection."""
-    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    """The HTTP answer that tells a refusal as problem+json and ends the connection."""
+    headers = [(b"content-type", errors.PROBLEM.encode())]
+    wire: dict[str, Any] = {"code": refusal.code, "message": refusal.text}
+    wire["retry"] = refusal.code in errors.UNAVAILABLE
+    if refusal.retry_after_s is not None:
+        wire["retry_after_ms"] = refusal.retry_after_s * 1000
     if refusal.retry_after_s is not None:
         headers.append((b"retry-after", str(refusal.retry_after_s).encode()))
     if refusal.status == HTTPStatus.UPGRADE_REQUIRED:
         headers.append((b"sec-websocket-version", _VERSION))
-    return _answer(refusal.status, headers, refusal.text.encode())
+    body = msgspec.json.encode(errors.problem(refusal.status, wire))
+    return _answer(refusal.status, headers, body)
 
 
 def _answer(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
@@ -110,7 +118,7 @@ class Upgrade:
             log.exception("the application failed in a handshake")
         finally:
             if not self._answered:
-                self._socket.refuse(refusal_answer(Refusal(500, "The server failed.")))
+                self._socket.refuse(refusal_answer(Refusal(500, "internal", "The server failed.")))
             self._socket.settle()
 
     def on_end(self) -> None:
@@ -137,7 +145,7 @@ class Upgrade:
             self._take_body(message)
         else:
             self._answered = True
-            self._socket.refuse(refusal_answer(Refusal(403, "This seat is refused.")))
+            self._socket.refuse(refusal_answer(Refusal(403, "forbidden", "This seat is refused.")))
 
     def _take_body(self, message: Message) -> None:
         status, headers, body = self._refusal or (500, [], b"")
