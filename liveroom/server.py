@@ -129,6 +129,7 @@ class Node:
                 sandbox=settings.sandbox,
                 message_rate_max=settings.message_rate_max,
                 ping_interval_s=settings.ping_interval_s,
+                return_within_ms=limits(settings).return_within_ms,
                 numbers=None if self._siblings is None else self._siblings.exposition,
             )
         )

@@ -492,6 +492,10 @@ def test_stream_is_a_seat_without_a_websocket(run, house):
             assert [order["id"] for order in join["ok"]["now"]["orders"]] == ["o1"]
             h.app.state.close_streams()
             await back.task
+            said = b""
+            while not back.sent.empty():
+                said += (await back.sent.get())["body"]
+            assert re.fullmatch(rb"retry: \d{1,4}\n\n", said)
 
     run(story())
 

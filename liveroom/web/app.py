@@ -49,8 +49,9 @@ class Web:
     `readiness` tells each check's state (see `health.Readiness`), `audit` runs the audit,
     `allowed_origins` may use the API from pages of other hosts, `message_rate_max` is
     commands a second of one connection (0: no limit), `ping_interval_s` is how long a reader
-    of events may take nothing before it is asked for, `numbers` makes the text of
-    `/metrics` (None: of this process alone).
+    of events may take nothing before it is asked for, `return_within_ms` over how long they
+    are asked to return after a stop, `numbers` makes the text of `/metrics` (None: of this
+    process alone).
     """
 
     services: Services
@@ -61,6 +62,7 @@ class Web:
     sandbox: bool = False
     message_rate_max: float = 0.0
     ping_interval_s: float = 25.0
+    return_within_ms: int = 5000
     numbers: Numbers | None = None
 
 
@@ -71,7 +73,9 @@ def build(web: Web) -> Starlette:
     that stops need not wait for their readers.
     """
     services, commands = web.services, Commands(web.services)
-    stream = Stream(services, web.hub, interval_s=web.ping_interval_s)
+    stream = Stream(
+        services, web.hub, interval_s=web.ping_interval_s, return_within_ms=web.return_within_ms
+    )
     rates = Rates(services.clock, web.message_rate_max)
     api = [
         *Shops(services).routes(),

@@ -9,6 +9,7 @@ A stream has no pong: a reader is there as long as it takes what is sent.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Final
 
@@ -24,7 +25,7 @@ from liveroom.metrics import counters
 from liveroom.web.live import parse_since
 from liveroom.web.reading import caller, path_id
 from liveroom.web.seats import close_when_expired, take_seat
-from liveroom.wire.codec import Format
+from liveroom.wire.codec import Format, close_reason
 from liveroom.wire.http import CUT
 from liveroom.wire.hub import Hub
 from liveroom.wire.outbox import Seat, StreamLink
@@ -40,10 +41,13 @@ HEADERS: Final = {
 class Stream:
     """The route of the event stream; who takes nothing for two intervals is cut."""
 
-    def __init__(self, services: Services, hub: Hub, *, interval_s: float) -> None:
+    def __init__(
+        self, services: Services, hub: Hub, *, interval_s: float, return_within_ms: int
+    ) -> None:
         self._services = services
         self._hub = hub
         self._interval_s = interval_s
+        self._return_within_ms = return_within_ms
         self._links: set[StreamLink] = set()
 
     def routes(self) -> list[Route]:
@@ -51,9 +55,10 @@ class Stream:
         return [Route("/v1/rooms/{room}/stream", self.serve, methods=["GET"])]
 
     def close(self) -> None:
-        """End every stream: the server is about to stop."""
+        """End every stream, each with a time of its own to return at: the server is to stop."""
         for link in list(self._links):
-            link.close(SHUTDOWN)
+            after_ms = random.randrange(max(1, self._return_within_ms))
+            link.close(SHUTDOWN, close_reason(after_ms))
 
     async def serve(self, request: Request) -> Response:
         """Events of the room as they come; `?since=<epoch>:<seq>` resumes, `?name=` for guests."""

@@ -197,6 +197,11 @@ def close_reason(after_ms: int) -> str:
     return orjson.dumps({"after_ms": after_ms}).decode()
 
 
+def retry_line(reason: str) -> bytes:
+    """The same to readers of server-sent events, who know it as the reconnection time."""
+    return b"retry: %d\n\n" % orjson.loads(reason)["after_ms"]
+
+
 def _head(count: int, small: int, large: int) -> bytes:
     """The msgpack head of an array (0x90, 0xDC) or a map (0x80, 0xDE) of `count`."""
     if count < 16:

@@ -263,7 +263,10 @@ class StreamLink:
                 self.owner.on_pause()
 
     def close(self, code: int, reason: str = "") -> None:  # noqa: ARG002 - HTTP has no close codes
-        """End the stream; what waits is dropped, since the client resumes elsewhere."""
+        """End the stream; what waits is dropped, since the client resumes elsewhere.
+
+        A reason that says when to return is the last that is told.
+        """
         if self.closed:
             return
         self.closed = True
@@ -272,6 +275,10 @@ class StreamLink:
             owner.on_lost()
         self._frames.clear()
         self.buffered = 0
+        if reason:
+            last = codec.retry_line(reason)
+            self._frames.append(last)
+            self.buffered = len(last)
         self._ready.set()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
