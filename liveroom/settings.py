@@ -153,7 +153,7 @@ class Settings:
             "0: no limit.",
             _not_negative,
         ),
-    ] = 20
+    ] = 1000
     handshakes_per_s_max: Annotated[
         float, _doc("WebSocket handshakes a second of one process; 0: no limit.", _not_negative)
     ] = 1000.0
