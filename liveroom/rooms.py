@@ -100,9 +100,6 @@ class Rooms:
         stream = None if new.stream is None else msgspec.to_builtins(new.stream)
 
         def write(conn: Connection) -> shapes.Room:
-            if not shelves.exists(conn, tables.creators, new.host):
-                data = {"creator": new.host}
-                raise Invalid("not_found", "There is no such creator.", data=data)
             if new.shop is not None and not shelves.exists(conn, tables.shops, new.shop):
                 raise Invalid("not_found", "There is no such shop.", data={"shop": new.shop})
             row: dict[str, Any] = {
