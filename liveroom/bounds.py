@@ -17,7 +17,6 @@ _REDIS_SCHEMES: Final = (
     "redis+cluster://",
     "rediss+cluster://",
 )
-_SECRET_BYTES_MIN: Final = 32
 _ORIGIN: Final = re.compile(
     r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/?#@,:\[\]]+)(:\d+)?", re.IGNORECASE
 )
@@ -47,12 +46,6 @@ def http_url(_type: Any, value: str | None) -> None:
     parts = urlsplit(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
         raise ValueError("Must be http://host or https://host, with or without a path.")
-
-
-def secret(_type: Any, value: str | None) -> None:
-    """As long as the hash it feeds (RFC 7518, section 3.2)."""
-    if value is not None and len(value.encode()) < _SECRET_BYTES_MIN:
-        raise ValueError(f"Must have at least {_SECRET_BYTES_MIN} bytes.")
 
 
 def origins(_type: Any, values: tuple[str, ...]) -> None:

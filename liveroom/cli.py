@@ -169,9 +169,9 @@ def token(
         raise settings.BadSetting(
             "--jwks-url: the server takes no tokens of its secret; ask the sign-in service for one"
         )
-    auth = Auth(
-        used.secret or settings.made_secret(used.data), issuer=used.issuer, audience=used.audience
-    )
+    # A folder that was named may be a server's to come; the default one is mostly a mistake.
+    look = settings.made_secret if used.data == settings.DATA else settings.secret_in
+    auth = Auth(used.secret or look(used.data), issuer=used.issuer, audience=used.audience)
     print(auth.issue(sub, name=name or sub, roles=list(role), ttl_s=ttl))
 
 

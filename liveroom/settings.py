@@ -27,6 +27,9 @@ from cyclopts import Parameter, validators
 from liveroom import bounds
 from liveroom.disk import sync_folder
 
+DATA: Final = Path("liveroom-data")
+SECRET_BYTES_MIN: Final = 32
+"""As long as the hash that it feeds (RFC 7518, section 3.2)."""
 ENV_PREFIX: Final = "LIVEROOM_"
 FILE: Final = Path("liveroom.toml")
 NO_LIMIT_MS: Final = 10 * 365 * 24 * 3600 * 1000
@@ -59,9 +62,7 @@ class Settings:
     workers: Annotated[
         int, _doc("How many processes serve the port.", validators.Number(gte=1, lte=256))
     ] = 1
-    data: Annotated[Path, _doc("The folder for the embedded stores and the made secret.")] = Path(
-        "liveroom-data"
-    )
+    data: Annotated[Path, _doc("The folder for the embedded stores and the made secret.")] = DATA
     redis_url: Annotated[
         str | None,
         _doc(
@@ -88,9 +89,8 @@ class Settings:
     secret: Annotated[
         str | None,
         _doc(
-            "Signs tokens (HS256), at least 32 bytes. Without it one is made in the data folder, "
-            "mode 0600.",
-            bounds.secret,
+            "Signs tokens (HS256); shorter than 32 bytes it may be guessed. Without it one is "
+            "made in the data folder, mode 0600."
         ),
     ] = None
     jwks_url: Annotated[

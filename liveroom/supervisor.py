@@ -31,7 +31,7 @@ from uvicorn.supervisors import multiprocess
 
 from liveroom import logs, stores
 from liveroom.serving import Config, Server, raise_file_limit
-from liveroom.settings import BadSetting, Settings, secret_in
+from liveroom.settings import SECRET_BYTES_MIN, BadSetting, Settings, secret_in
 from liveroom.store.folder import DataFolder, FolderInUse
 from liveroom.store.valkey import EmbeddedValkey, StartFailed
 
@@ -105,6 +105,8 @@ def _owned(settings: Settings) -> Iterator[Settings]:
         except (FolderInUse, StartFailed, OSError) as error:
             raise BadSetting(f"--data: {error}") from error
         secret = settings.secret or secret_in(settings.data)
+        if len(secret.encode()) < SECRET_BYTES_MIN:
+            log.warning("secret_short", bytes_min=SECRET_BYTES_MIN)
         yield replace(
             settings, redis_url=redis_url, database_url=settings.database(), secret=secret
         )

@@ -182,3 +182,15 @@ def test_over_the_cap_of_a_member_the_oldest_goes_and_buying_goes_on(tmp_path: P
             third.do("order.place", order="o1", lines=[{"sku": "s1", "qty": 1}])
             for seat in (second, third, *guests):
                 seat.leave()
+
+
+@pytest.mark.filterwarnings("ignore:The HMAC key")
+def test_a_short_secret_is_taken_and_warned_of(tmp_path: Path) -> None:
+    """Who tries things out may have one; the log names it without telling it."""
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (data / "secret").write_text("geheim")
+    with serving_a_shop(data, "--secret", "geheim") as here:
+        Seat(here).join(here.token("ann"))
+        assert "secret_short" in here.log()
+        assert "geheim" not in here.log()
