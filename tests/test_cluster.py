@@ -72,6 +72,7 @@ def test_a_stopped_server_leaves_no_connection(three, tmp_path, run):
 
     async def story():
         settings = Settings(redis_url=three.url, data=tmp_path)
+        await stores.check(settings)
         await stores.prepare(settings)
         alone = await connections()
         node = server.Node(settings, Door(server.limits(settings)))
