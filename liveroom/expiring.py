@@ -6,6 +6,7 @@ whoever is there, and once more to whoever comes back before it would have been 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -18,7 +19,7 @@ from liveroom.events import Event
 from liveroom.hoarding import Hoarding
 from liveroom.inventory import Hold, Inventory
 from liveroom.store.backplane import Backplane
-from liveroom.store.lost import LostLine, LostLines
+from liveroom.store.lost import LOOKED_FOR_S, LostLine, LostLines
 from liveroom.store.outline import Outline
 
 TOLD_AT_ONCE: Final = 500
@@ -58,8 +59,11 @@ class Expiring:
         await self._inventory.check_once()
         lost = self._inventory.lost()
         for at in range(0, len(lost), TOLD_AT_ONCE):
+            await self._lost.keep(lost[at : at + TOLD_AT_ONCE])
+        if lost:
+            await asyncio.sleep(LOOKED_FOR_S)  # who joins from here on is told by that
+        for at in range(0, len(lost), TOLD_AT_ONCE):
             told = lost[at : at + TOLD_AT_ONCE]
-            await self._lost.keep(told)
             await self._tell(told, why="rebuilding")
             self._inventory.told_lost(told)
 

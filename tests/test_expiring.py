@@ -11,7 +11,7 @@ from liveroom.clock import ManualClock
 from liveroom.store import keys, ledger, partitions, scripts
 from liveroom.store.answered import AnsweredLines
 from liveroom.store.holds import Hold
-from liveroom.store.lost import KEPT_MAX, LostLines
+from liveroom.store.lost import KEPT_MAX, LOOKED_FOR_S, LostLines
 
 
 async def seated(house, member):
@@ -119,6 +119,28 @@ def test_lost_lines_are_kept_once_until_they_are_due(run, redis_url):
         assert len(await lost.of("ann", "r1")) == KEPT_MAX
         clock.advance(5_000)
         assert await lost.of("ann", "r1") == []
+        await client.aclose()
+
+    run(story())
+
+
+def test_where_nothing_is_lost_a_herd_costs_two_looks_a_second(run, redis_url):
+    """A look is believed for a moment, and not longer than those who keep lines wait to tell."""
+
+    async def story():
+        now_s = [100.0]
+        client, clock = scripts.connect(redis_url), ManualClock()
+        lost = LostLines(client, clock, monotonic=lambda: now_s[0])
+        await client.config_resetstat()
+        for _ in range(2):
+            asked = [lost.of(f"u{n}", "r1") for n in range(50)]
+            assert await asyncio.gather(*asked) == [[]] * 50
+        assert await lost.of("ann", "r1") == []
+        assert (await client.info("commandstats"))["cmdstat_exists"]["calls"] == 1
+        await LostLines(client, clock).keep([hold(1, due=clock.now_ms() + 5_000)])
+        assert await lost.of("ann", "r1") == []
+        now_s[0] += LOOKED_FOR_S
+        assert [line.hold for line in await lost.of("ann", "r1")] == ["0.1"]
         await client.aclose()
 
     run(story())

@@ -103,6 +103,10 @@ def cooling(buyer: str, sku: str) -> tuple[str, str]:
     return f"{tag}:expired", f"{tag}:wait"
 
 
+LOST: Final = "lr:lost"
+"""A set that is there while any of the keys below may be."""
+
+
 def lost(room: str, buyer: str) -> str:
     """A set: lines of a buyer's cart in a room that a rebuild has ended and nobody has told."""
     return f"lr:lost:{room}/{buyer}"

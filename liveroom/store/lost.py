@@ -7,8 +7,9 @@ whatever node, until the line would have been due.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from liveroom.batching import Batcher
@@ -21,6 +22,8 @@ KEPT_MAX: Final = 200
 """How many lines are kept of one cart."""
 BATCH_MAX: Final = 256
 WAITING_MAX: Final = 20_000
+LOOKED_FOR_S: Final = 0.5
+"""How long a node believes that nothing is lost: who keeps lines tells of them after that."""
 
 _KEEP: Final = Script("lost_keep")
 
@@ -38,15 +41,23 @@ class LostLine(NamedTuple):
 class LostLines:
     """The lost lines of all carts. Lines that are past due are nowhere."""
 
-    def __init__(self, client: Client, clock: Clock) -> None:
+    def __init__(
+        self, client: Client, clock: Clock, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._client = client
         self._clock = clock
+        self._monotonic = monotonic
+        self._found = False
+        self._looked_s = float("-inf")
+        self._looking: Batcher[None, None] = Batcher(
+            self._look, size_max=WAITING_MAX, waiting_max=WAITING_MAX
+        )
         self._reading: Batcher[str, list[LostLine]] = Batcher(
             self._read, size_max=BATCH_MAX, waiting_max=WAITING_MAX
         )
 
     async def keep(self, lines: Iterable[Hold]) -> None:
-        """Keep these. May be repeated.
+        """Keep these. May be repeated. Any node knows of them after `LOOKED_FOR_S`.
 
         Raises:
             Unavailable: `store_down`; some may be kept.
@@ -55,17 +66,28 @@ class LostLines:
         for line in lines:
             if line.due > now:
                 carts[keys.lost(line.room, line.buyer)].append(line)
+        if not carts:
+            return
+        lasts_ms = max(line.due for mine in carts.values() for line in mine) - now
+        await _KEEP(self._client, [keys.LOST], [lasts_ms, 1, pack(["any"])])
         calls = [([cart], _lasting(mine, now)) for cart, mine in carts.items()]
-        for answer in await _KEEP.each(self._client, calls) if calls else []:
+        for answer in await _KEEP.each(self._client, calls):
             if isinstance(answer, Exception):
                 raise answer
 
     async def of(self, buyer: str, room: str) -> list[LostLine]:
         """What was lost of this cart and is not yet `told`; asked for many buyers at once.
 
+        Mostly nobody has lost anything: then thousands who return together cost two looks a
+        second, not one each.
+
         Raises:
             Unavailable: `store_down`, `overloaded`.
         """
+        if self._monotonic() - self._looked_s >= LOOKED_FOR_S:
+            await self._looking.submit(None)
+        if not self._found:
+            return []
         return await self._reading.submit(keys.lost(room, buyer))
 
     async def told(self, buyer: str, room: str, lines: Sequence[LostLine]) -> None:
@@ -74,6 +96,13 @@ class LostLines:
             await self._client.execute_command(
                 "SREM", keys.lost(room, buyer), *(pack(line) for line in lines)
             )
+
+    async def _look(self, asked: Sequence[None]) -> Sequence[None]:
+        began_s = self._monotonic()
+        with store_errors():
+            self._found = bool(await self._client.execute_command("EXISTS", keys.LOST))
+        self._looked_s = began_s
+        return asked
 
     async def _read(self, carts: Sequence[str]) -> list[list[LostLine] | Exception]:
         with store_errors():

@@ -2,7 +2,7 @@
 --
 -- Guarantees: a line is kept once, however often it is given; no more than so many are kept.
 -- Keys: lost
--- Arguments: for how long in ms, how many at most, the lines (packed, each a string)
+-- Arguments: for how long in ms, how many at most, the lines or the word `any` (packed, each a string)
 -- Returns: how many are kept now
 -- Emits: nothing
 local lost, lasts_ms, most = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
