@@ -40,8 +40,8 @@ def database_url(_type: Any, value: str | None) -> None:
 
 
 def http_url(_type: Any, value: str | None) -> None:
-    """Something at a host that speaks HTTP."""
-    if value is None:
+    """Something at a host that speaks HTTP; empty as if it was not set."""
+    if not value:
         return
     parts = urlsplit(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:

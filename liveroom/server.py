@@ -147,7 +147,7 @@ class Node:
             node=self.name,
             tick_max_s=self.settings.tick_max_ms / 1000,
             ring_max=self.settings.ring_max,
-            member_seats_max=self.settings.connections_per_member_max,
+            member_seats_max=_member_seats_max(self.settings),
         )
 
     def _count(self) -> None:
@@ -216,6 +216,11 @@ def limits(settings: Settings) -> Limits:
         return_within_ms=round(settings.drain_spread_s * 1000),
         command_within_s=settings.shutdown_max_s,
     )
+
+
+def _member_seats_max(settings: Settings) -> int:
+    """None where addresses have none either: that is a load test's, with few tokens."""
+    return settings.connections_per_address_max and settings.connections_per_member_max
 
 
 def protocols(door: Door) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:

@@ -36,7 +36,7 @@ NO_LIMIT_MS: Final = 10 * 365 * 24 * 3600 * 1000
 """What 0 stands for where a deadline needs a number: ten years."""
 
 _HIDDEN: Final = "(hidden)"
-_MOST: Final = NO_LIMIT_MS // 1000  # ten years: infinity fits in no deadline
+_MOST: Final = 2**53  # also in milliseconds a number that every part can hold; infinity is none
 _not_negative = validators.Number(gte=0, lte=_MOST)
 _positive = validators.Number(gt=0, lte=_MOST)
 
@@ -150,7 +150,7 @@ class Settings:
         int,
         _doc(
             "Seats of one member in one process: for one more, its oldest is closed 4504; "
-            "0: no limit.",
+            "0, or no limit for an address: no limit.",
             _not_negative,
         ),
     ] = 1000
@@ -341,8 +341,8 @@ def _toml(value: Any) -> str:
 
 
 def limit_ms(seconds: float) -> int:
-    """A duration of the settings in milliseconds; 0, no limit, becomes ten years."""
-    return max(1, round(seconds * 1000)) if seconds > 0 else NO_LIMIT_MS
+    """A duration of the settings in milliseconds; 0, no limit, becomes ten years, as all above."""
+    return min(max(1, round(seconds * 1000)), NO_LIMIT_MS) if seconds > 0 else NO_LIMIT_MS
 
 
 def secret_in(data: Path) -> str:
@@ -363,18 +363,6 @@ def secret_in(data: Path) -> str:
             os.link(fresh, path)
         fresh.unlink()
         sync_folder(data)
-    return made_secret(data)
-
-
-def made_secret(data: Path) -> str:
-    """The secret that a server has made in its folder.
-
-    None is made here: no server would take what it signs. Raises `BadSetting` where there is
-    none, or an empty one.
-    """
-    path = data / "secret"
-    if not path.is_file():
-        raise BadSetting(f"--data: no server has made a secret in {str(data)!r}; name its folder")
     secret = path.read_text().strip()
     if not secret:
         raise BadSetting(f"--data: {path} is empty; remove it, and sign tokens anew")

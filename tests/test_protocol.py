@@ -395,6 +395,13 @@ def test_behind_a_trusted_proxy_each_viewer_counts_at_an_address_of_its_own():
             )
             assert kept.status() == status
             assert status == 503 or kept.file.read(2) == b"ok"
+        # What names nobody is the proxy's own.
+        for address, status in (("", 200), ("10.0.0.9,", 200), ("", 503)):
+            nobody = stack.enter_context(Client(here.port))
+            nobody.sock.sendall(
+                f"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {address}\r\n\r\n".encode()
+            )
+            assert nobody.status() == status
         for address in ("10.0.0.5", "10.0.0.6"):
             liar = stack.enter_context(Client(here.port, source="127.0.0.2"))
             assert open_for(liar, address) == 101

@@ -262,15 +262,6 @@ def test_no_limit_is_a_number_where_a_deadline_needs_one():
     assert settings.limit_ms(1.5) == 1500
 
 
-def test_a_secret_is_made_by_a_server_alone(tmp_path):
-    """Who looks for a secret where no server has made one makes none."""
-    with pytest.raises(settings.BadSetting, match="data"):
-        settings.made_secret(tmp_path / "data")
-    assert not (tmp_path / "data").exists()
-    made = settings.secret_in(tmp_path / "data")
-    assert settings.made_secret(tmp_path / "data") == made
-
-
 def test_secret_is_made_once_and_kept_private(tmp_path):
     """The made secret stays the same, and only its owner may read it."""
     first = settings.secret_in(tmp_path / "data")

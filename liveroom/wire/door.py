@@ -89,7 +89,8 @@ class Door:
         if peer not in self._proxies:
             return None
         said = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
-        return self._proxies.get_trusted_client_address(", ".join(said))[0] if said else None
+        address = self._proxies.get_trusted_client_address(", ".join(said))[0] if said else ""
+        return address or None
 
     def move(self, before: str, address: str) -> Refusal | None:
         """Count a connection at another address from now on; a refusal as from `enter`."""

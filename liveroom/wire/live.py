@@ -392,7 +392,8 @@ class LiveRoom:
         """Begin to count with the first tick that hides a message, not with those before it."""
         if self._sampled is not None:
             return
-        if self._chat.posted - self._chat.shown > self._told[1] - self._told[0]:
+        hides = self.picture.chat_per_s_max > 0  # else what is not shown yet will be
+        if hides and self._chat.posted - self._chat.shown > self._told[1] - self._told[0]:
             self._sampled = self._loop.call_later(SAMPLED_EVERY_S, self._tell_sampling)
         else:
             self._told = (self._chat.shown, self._chat.posted)
