@@ -1,7 +1,8 @@
 """What ends in carts by itself, by its time or by a rebuild, and the buyers who are told.
 
 What expired may be missed: the buyer finds the cart as it is. What a rebuild ended is told to
-whoever is there, and once more to whoever comes back before it would have been due.
+whoever is there, and once more to whoever comes back before it would have been due, unless
+Redis is lost again by then: what is to be told lies there.
 """
 
 from __future__ import annotations
