@@ -7,7 +7,7 @@ from then on only the ledger moves them. A list is newest first, in pages by a c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Row, Select, Table, insert, select, tuple_, update
@@ -78,6 +78,13 @@ class ProductChange(msgspec.Struct, kw_only=True):
     title: Title | msgspec.UnsetType = msgspec.UNSET
     needs: Tags | msgspec.UnsetType = msgspec.UNSET
     picture: Picture | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class ChangedProduct(NamedTuple):
+    """A product as changed, and the open rooms that are to be told, by id."""
+
+    product: shapes.Product
+    rooms: list[str]
 
 
 class Page(msgspec.Struct):
@@ -152,11 +159,11 @@ class Catalog:
 
         return await self._db.write(write)
 
-    async def change_product(self, product_id: str, change: ProductChange) -> shapes.Product:
+    async def change_product(self, product_id: str, change: ProductChange) -> ChangedProduct:
         """The product as changed, or `not_found`.
 
-        The `v` of the open rooms whose shelf has it grows with it; `Rooms.product_changed`
-        tells them.
+        The `v` of the open rooms whose shelf has it grows with it; `Rooms.tell_shelves` tells
+        them.
         """
         values = {
             name: value
@@ -164,12 +171,13 @@ class Catalog:
             if (value := getattr(change, name)) is not msgspec.UNSET
         }
 
-        def write(conn: Connection) -> shapes.Product:
+        def write(conn: Connection) -> ChangedProduct:
+            rooms: list[str] = []
             if values:
-                _grow_rooms(conn, product_id)
+                rooms = _grow_rooms(conn, product_id)
                 named = update(tables.products).where(tables.products.c.id == product_id)
                 conn.execute(named.values(**values))
-            return one_product(conn, product_id)
+            return ChangedProduct(one_product(conn, product_id), rooms)
 
         return await self._db.write(write)
 
@@ -260,13 +268,14 @@ def cursor(text: str) -> tuple[int, str]:
     return int(at), last_id
 
 
-def _grow_rooms(conn: Connection, product: str) -> None:
+def _grow_rooms(conn: Connection, product: str) -> list[str]:
     """Open rooms show their shelf: locked in order, as whoever changes several of them does."""
     rooms, shelf = tables.rooms.c, tables.shelf.c
     showing = select(shelf.room).where(shelf.product == product)
     mine = select(rooms.id).where(rooms.id.in_(showing), rooms.state != "closed")
     ids = conn.scalars(mine.order_by(rooms.id).with_for_update()).all()
     conn.execute(update(tables.rooms).where(rooms.id.in_(ids)).values(v=rooms.v + 1))
+    return list(ids)
 
 
 def _shop(conn: Connection, shop_id: str) -> shapes.Shop:

@@ -356,10 +356,14 @@ class Rooms:
         for room in await self._db.read(lambda conn: shelves.rooms_of(conn, host)):
             await self._told("room.changed", await self.show(room))
 
-    async def product_changed(self, product: str) -> None:
-        """Tell the open rooms whose shelf has a product what is on it now."""
-        for known in await self._db.read(lambda conn: shelves.open_with(conn, product)):
-            await self._shelved(known)
+    async def tell_shelves(self, rooms: Sequence[str]) -> None:
+        """Tell each of the rooms what is on its shelf now, where that can be told now."""
+        try:
+            for room in rooms:
+                await self._shelved(await self.facts(room))
+        except Unavailable as fault:
+            # As in `_tell`: what changed is committed, and each node compares.
+            log.warning("rooms_untold", rooms=rooms, event_name="shelf.changed", code=fault.code)
 
     async def reconcile(self, room: str) -> None:
         """Tell the room and its shelf as SQL has them, after a crash between commit and word."""

@@ -183,19 +183,12 @@ def rooms_of(conn: Connection, host: str) -> list[str]:
     return list(conn.scalars(mine.order_by(rooms.id)))
 
 
-def open_with(conn: Connection, product: str) -> list[Facts]:
-    """The open rooms whose shelf has the product, whatever its state there."""
-    shelf = tables.shelf
-    rooms = select(shelf.c.room).where(shelf.c.product == product).order_by(shelf.c.room)
-    known = [facts(conn, room) for room in conn.scalars(rooms)]
-    return [one for one in known if one.room.state != "closed"]
-
-
 def rooms_showing(conn: Connection, sku: str) -> list[str]:
-    """The rooms whose shelf has the product of the SKU, whatever its state there."""
-    shelf, skus = tables.shelf, tables.skus
+    """The rooms not closed whose shelf has the product of the SKU, whatever its state there."""
+    shelf, skus, rooms = tables.shelf, tables.skus, tables.rooms
     showing = select(shelf.c.room).join(skus, skus.c.product == shelf.c.product)
-    return list(conn.scalars(showing.where(skus.c.id == sku)))
+    open_ones = showing.join(rooms, rooms.c.id == shelf.c.room).where(rooms.c.state != "closed")
+    return list(conn.scalars(open_ones.where(skus.c.id == sku)))
 
 
 def untold_prices(conn: Connection, sku: str, told: dict[str, int]) -> list[tuple[Facts, int]]:
@@ -204,8 +197,7 @@ def untold_prices(conn: Connection, sku: str, told: dict[str, int]) -> list[tupl
     if price is None:
         return []
     rooms = [room for room in rooms_showing(conn, sku) if told.get(room) != price]
-    known = [facts(conn, room) for room in rooms]
-    return [(one, price) for one in known if one.room.state != "closed"]
+    return [(facts(conn, room), price) for room in rooms]
 
 
 _RANK: Final = {"live": 0, "planned": 1, "closed": 2}

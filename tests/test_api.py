@@ -20,10 +20,15 @@ from house import (
     OTHER_MERCHANT,
     House,
 )
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 from starlette.routing import Route
 
+from liveroom.arguments import fitting
 from liveroom.auth import Member
 from liveroom.errors import Unavailable
+from liveroom.ids import new_id
+from liveroom.rooms import NewRoom
 from liveroom.store.database import Database
 from liveroom.text import MESSAGE_MAX
 from liveroom.web.pages import POLICY
@@ -220,6 +225,53 @@ def test_new_product_can_be_bought_at_once(run, house):
             assert cart["lines"][0]["qty"] == 7
             room = (await h.ask("GET", "/v1/rooms/r1")).json()
             assert room["stock"]["z"]["left"] == 0
+
+    run(story())
+
+
+def test_rooms_that_have_closed_cost_a_changed_product_nothing(run, house):
+    """However many had it on their shelf, for a title as for a price."""
+
+    async def story():
+        async with house() as h:
+            asked: list[str] = []
+            for engine in (h.db._reader, h.db._writer):
+                event.listen(engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+
+            async def changed() -> tuple[int, int]:
+                asked.clear()
+                told = await h.ask("PATCH", "/v1/products/p1", MERCHANT, {"title": new_id()})
+                assert told.status_code == 200
+                title = len(asked)
+                await h.rooms.set_price("a", 1 + title)
+                await h.rooms.tell_price("a")
+                return title, len(asked)
+
+            before = await changed()
+            for number in range(3):
+                shelf = {"id": f"then{number}", "title": "Then", "host": "c1", "shelf": ["p1"]}
+                await h.rooms.create(fitting(shelf, NewRoom))
+                await h.rooms.open(f"then{number}")
+                await h.rooms.close(f"then{number}")
+            assert await changed() == before
+
+    run(story())
+
+
+def test_a_changed_product_that_cannot_be_told_now_is_changed(run, house):
+    """What is committed is answered as done, though SQL goes away before the rooms are told."""
+
+    async def story():
+        async with house() as h:
+
+            def fail(_conn, _cursor, statement: str, *_more: object) -> None:
+                if "FROM rooms" in statement:
+                    raise OperationalError(statement, None, Exception("disk I/O error"))
+
+            event.listen(h.db._reader, "before_cursor_execute", fail)
+            told = await h.ask("PATCH", "/v1/products/p1", MERCHANT, {"title": "New"})
+            assert (told.status_code, told.json()["title"]) == (200, "New")
+            event.remove(h.db._reader, "before_cursor_execute", fail)
 
     run(story())
 

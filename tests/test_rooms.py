@@ -142,8 +142,8 @@ def test_a_changed_product_reaches_the_rooms_that_show_it(run, house):
             await h.rooms.pin("r1", "p1")
             picture = await h.onair.picture("r1")
             before = picture.pins
-            await h.catalog.change_product("p1", ProductChange(title="New", picture="/new.svg"))
-            await h.rooms.product_changed("p1")
+            new = ProductChange(title="New", picture="/new.svg")
+            await h.rooms.tell_shelves((await h.catalog.change_product("p1", new)).rooms)
             [(name, data)] = await h.told(since=1)
             assert (name, data["v"], data["shelf"][0]["title"]) == ("shelf.changed", 2, "New")
             picture.apply(Event(name, data, h.clock.now_ms(), seq=2))

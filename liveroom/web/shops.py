@@ -107,8 +107,8 @@ class Shops:
         known = await self._services.catalog.product(product)
         _ensure_may(by.runs(known.shop))
         changed = await self._services.catalog.change_product(product, change)
-        await self._services.rooms.product_changed(product)
-        return answer(changed)
+        await self._services.rooms.tell_shelves(changed.rooms)
+        return answer(changed.product)
 
     # ── creators and their notes ──────────────────────────────────────────────────────────
 
