@@ -352,6 +352,46 @@ def test_a_body_that_comes_along_is_no_header():
             assert ann.file.read(2) == b"ok"
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "unit", [b"a: b\r\n", b"aaaaaa", b"a: bbb", b"\r\n"], ids=["lines", "name", "value", "empty"]
+)
+def test_what_comes_behind_a_body_has_the_size_of_headers(unit):
+    """Trailers without end, in many lines or one, end the connection; so do empty lines."""
+    start = CHUNKED + b"1\r\nx\r\n0\r\n"
+    with served(Limits(header_bytes_max=4096)) as here, Client(here.port) as endless:
+        endless.sock.sendall(start)
+        with pytest.raises(ConnectionError):
+            endless.sock.sendall(unit * 2_000_000)
+        until(lambda: here.door.connections == 0)
+
+
+def test_chunks_and_trailers_within_bounds_pass():
+    """A body of many small chunks has more bytes around it than in it; the next request goes on."""
+    body = b"1;ext\r\nx\r\n" * 2000 + b"0\r\nDigest: y\r\n\r\n"
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        size, more = 0, True
+        while more:
+            said = await receive()
+            size, more = size + len(said["body"]), said["more_body"]
+        seen.append((size, scope["headers"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    with served(Limits(header_bytes_max=4096), app) as here, Client(here.port) as ann:
+        for _ in range(3):
+            ann.sock.sendall(CHUNKED + body)
+            assert ann.status() == 200
+            assert ann.file.readline() == b"0\r\n"
+            assert ann.file.readline() == b"\r\n"
+    headers = [(b"host", b"x"), (b"transfer-encoding", b"chunked")]
+    assert seen == [(2000, headers)] * 3
+
+
 def test_over_the_cap_of_an_address_connections_are_refused():
     """One address cannot take every place; others still get in."""
     with served(Limits(connections_per_address_max=2)) as here:

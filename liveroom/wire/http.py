@@ -75,7 +75,7 @@ class RoomHttp(HttpToolsProtocol):
         self._address = ""
         self._refusal: Refusal | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._header_bytes = 0
+        self._head_bytes = 0  # that came since there was a body, or headers ended
         self._answered = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -95,19 +95,15 @@ class RoomHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser in pieces that its headers have room for: a body may come along."""
+        """Feed the parser in pieces that what is no body has room for: a body may come along."""
         most = self._door.limits.header_bytes_max
         while data and not (self._answered or self.transport.is_closing() or self.parser is None):
-            in_headers = self._deadline is not None
-            if in_headers and self._header_bytes == most:
-                self._refuse(
-                    self._refusal
-                    or Refusal(431, "bad_frame", "The request's headers are too large.")
-                )
+            if self._head_bytes == most:
+                self._too_large()
                 return
-            room = most - self._header_bytes if in_headers else most
+            room = most - self._head_bytes
             piece, data = data[:room], data[room:]
-            self._header_bytes += len(piece) if in_headers else 0
+            self._head_bytes += len(piece)
             super().data_received(piece)
 
     def on_message_begin(self) -> None:
@@ -115,6 +111,11 @@ class RoomHttp(HttpToolsProtocol):
         super().on_message_begin()
         cast("dict[str, Any]", self.scope)["extensions"] = {CUT: self._cut}
         self._await_headers()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; a trailer is passed over, since nobody here reads any."""
+        if self._deadline is not None:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Refuse where the door said so, else start the request."""
@@ -125,11 +126,13 @@ class RoomHttp(HttpToolsProtocol):
         if self._refusal is not None:
             return
         self._stop_deadline()
+        self._head_bytes = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """The body of a refused request is not read."""
         if self._refusal is None:
+            self._head_bytes = 0
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -175,7 +178,7 @@ class RoomHttp(HttpToolsProtocol):
 
     def _await_headers(self) -> None:
         if self._deadline is None:
-            self._header_bytes = 0
+            self._head_bytes = 0
             within_s = self._door.limits.header_timeout_s
             self._deadline = self.loop.call_later(within_s, self._too_late)
 
@@ -193,6 +196,17 @@ class RoomHttp(HttpToolsProtocol):
         self._refuse(
             self._refusal or Refusal(408, "bad_frame", "The request's headers took too long.")
         )
+
+    def _too_large(self) -> None:
+        """Refuse headers that are too large; who goes on so behind them is cut, answered or not.
+
+        That are trailers, or what stands beside a chunk: the parser would gather it without end.
+        """
+        if self._deadline is None:
+            cut(self.transport)
+        else:
+            text = "The request's headers are too large."
+            self._refuse(self._refusal or Refusal(431, "bad_frame", text))
 
     def _refuse(self, refusal: Refusal) -> None:
         if self._answered or self.transport.is_closing():
