@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import os
 import select
@@ -22,6 +23,7 @@ from liveroom.metrics import counters
 from liveroom.wire import codec
 from liveroom.wire.codec import Format
 from liveroom.wire.door import Door, Limits
+from liveroom.wire.http import RoomHttp
 from liveroom.wire.protocol import MESSAGE_BYTES_MAX, RoomSocket, protocols
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -390,6 +392,33 @@ def test_chunks_and_trailers_within_bounds_pass():
             assert ann.file.readline() == b"\r\n"
     headers = [(b"host", b"x"), (b"transfer-encoding", b"chunked")]
     assert seen == [(2000, headers)] * 3
+
+
+def test_nothing_of_http_stays_when_it_is_over():
+    """Neither once a connection is a WebSocket nor once it has ended, without any collection."""
+
+    def kept() -> int:
+        return sum(isinstance(one, RoomHttp) for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        with served() as here, ExitStack() as phones:
+            for _ in range(5):
+                phone = phones.enter_context(Client(here.port))
+                phone.sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert phone.status() == 200
+                assert phone.file.read(2) == b"ok"
+                assert phone.open() == 101
+            until(lambda: kept() == 0)
+            for _ in range(5):
+                with Client(here.port) as browser:
+                    browser.sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+                    assert browser.status() == 200
+            until(lambda: here.door.connections == 5)
+            until(lambda: kept() == 0)
+    finally:
+        gc.enable()
 
 
 def test_over_the_cap_of_an_address_connections_are_refused():

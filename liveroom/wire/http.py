@@ -12,6 +12,7 @@ import socket
 import struct
 import termios
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote
 
@@ -57,6 +58,11 @@ def cut(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
+def _cut_open(transport: asyncio.Transport) -> None:
+    if not transport.is_closing():
+        cut(transport)
+
+
 class RoomHttp(HttpToolsProtocol):
     """HTTP with a deadline and a size for headers, caps on connections, and a judged upgrade."""
 
@@ -93,6 +99,7 @@ class RoomHttp(HttpToolsProtocol):
         self._stop_deadline()
         self._door.leave(self._address)
         super().connection_lost(exc)
+        self._let_go()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser in pieces that what is no body has room for: a body may come along."""
@@ -109,7 +116,10 @@ class RoomHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins: its headers have a deadline."""
         super().on_message_begin()
-        cast("dict[str, Any]", self.scope)["extensions"] = {CUT: self._cut}
+        cast("dict[str, Any]", self.scope)["extensions"] = {
+            # Not a method of ours: the scope would keep this object, and this one the scope.
+            CUT: partial(_cut_open, self.transport)
+        }
         self._await_headers()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -158,8 +168,7 @@ class RoomHttp(HttpToolsProtocol):
         socket = made(self.config, self.server_state, self.app_state, self.loop)
         socket.upgrade(self.transport, self._websocket_scope(), judged, self._address)
         self.transport.set_protocol(socket)
-        # The parser knows this object and this object the parser: nobody else must keep them.
-        self.parser = None  # type: ignore[assignment]
+        self._let_go()
 
     def _websocket_scope(self) -> dict[str, Any]:
         raw_path, _, query = self.url.partition(b"?")
@@ -187,9 +196,11 @@ class RoomHttp(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
-    def _cut(self) -> None:
-        if not self.transport.is_closing():
-            cut(self.transport)
+    def _let_go(self) -> None:
+        """Forget who knows this object: it goes at once then, and not when cycles are sought."""
+        self.parser = None  # type: ignore[assignment]
+        self.cycle = None  # type: ignore[assignment]
+        self.pipeline.clear()
 
     def _too_late(self) -> None:
         self._deadline = None
