@@ -162,8 +162,8 @@ class Catalog:
     async def change_product(self, product_id: str, change: ProductChange) -> ChangedProduct:
         """The product as changed, or `not_found`.
 
-        The `v` of the open rooms whose shelf has it grows with it; `Rooms.tell_shelves` tells
-        them.
+        Where anything changes, the `v` of the open rooms whose shelf has it grows with it;
+        `Rooms.tell_shelves` tells them.
         """
         values = {
             name: value
@@ -172,11 +172,12 @@ class Catalog:
         }
 
         def write(conn: Connection) -> ChangedProduct:
-            rooms: list[str] = []
-            if values:
-                rooms = _grow_rooms(conn, product_id)
-                named = update(tables.products).where(tables.products.c.id == product_id)
-                conn.execute(named.values(**values))
+            before = one_product(conn, product_id)
+            if all(getattr(before, name) == value for name, value in values.items()):
+                return ChangedProduct(before, [])
+            rooms = _grow_rooms(conn, product_id)
+            named = update(tables.products).where(tables.products.c.id == product_id)
+            conn.execute(named.values(**values))
             return ChangedProduct(one_product(conn, product_id), rooms)
 
         return await self._db.write(write)

@@ -258,6 +258,26 @@ def test_rooms_that_have_closed_cost_a_changed_product_nothing(run, house):
     run(story())
 
 
+def test_a_product_that_is_as_it_was_is_told_nobody(run, house):
+    """Nothing named, or nothing new: answered with the product, while rooms hear and count none."""
+
+    async def story():
+        async with house() as h:
+            given = {"title": "Robe", "needs": ["long"], "picture": "/robe.svg"}
+            path = "/v1/products/p1"
+            changed = (await h.ask("PATCH", path, MERCHANT, given)).json()
+            room = (await h.ask("GET", "/v1/rooms/r1")).json()
+            for same in ({}, {"title": "Robe"}, given):
+                told = await h.ask("PATCH", path, MERCHANT, same)
+                assert (told.status_code, told.json()) == (200, changed)
+            after = (await h.ask("GET", "/v1/rooms/r1")).json()
+            assert (after["seq"], after["v"]) == (room["seq"], room["v"])
+            await h.ask("PATCH", path, MERCHANT, {"picture": None})
+            assert (await h.ask("GET", "/v1/rooms/r1")).json()["seq"] == room["seq"] + 1
+
+    run(story())
+
+
 def test_a_changed_product_that_cannot_be_told_now_is_changed(run, house):
     """What is committed is answered as done, though SQL goes away before the rooms are told."""
 
