@@ -567,7 +567,7 @@ def test_stream_is_a_seat_without_a_websocket(run, house):
             said = b""
             while not back.sent.empty():
                 said += (await back.sent.get())["body"]
-            assert re.fullmatch(rb"retry: \d{1,4}\n\n", said)
+            assert re.fullmatch(rb'retry: \d{1,4}\nevent: closed\ndata: {"code":4000}\n\n', said)
 
     run(story())
 
@@ -688,6 +688,7 @@ def test_guests_on_a_stream_are_turned_out(run, house):
             assert h.hub.viewers("r1") == 1
             left = [guest.sent.get_nowait()["body"] for _ in range(guest.sent.qsize())]
             assert b"for members" not in b"".join(left)
+            assert b"".join(left).endswith(b'event: closed\ndata: {"code":4501}\n\n')
             heard = []
             while "notice.posted" not in heard:
                 heard += [one["ev"] for one in await ann.messages()]

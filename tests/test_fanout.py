@@ -703,15 +703,16 @@ def test_whatever_happens_every_viewer_sees_every_logged_event_once(budget, step
 
 
 def test_a_stream_that_is_not_read_is_closed(run):
-    """A body that nobody takes holds a bounded number of bytes."""
+    """A body that nobody takes holds a bounded number of bytes, and at its end why it ended."""
 
     async def story():
         link = StreamLink()
         seat = Seat(link, Format.STREAM, member=Who("ann"), outbox_bytes_max=1000)
         seat.send_frame(b"x" * 900)
         seat.send_frame(b"x" * 900)
-        assert (link.closed, link.buffered) == (True, 0)
-        assert [frame async for frame in link] == []
+        why = b'event: closed\ndata: {"code":4001}\n\n'
+        assert (link.closed, link.buffered) == (True, len(why))
+        assert [frame async for frame in link] == [why]
 
     run(story())
 

@@ -174,7 +174,8 @@ def test_over_the_cap_of_a_member_the_oldest_goes_and_buying_goes_on(tmp_path: P
             for guest in guests:
                 guest.join()
             second.join(ann)
-            assert list(stream.iter_lines())  # they end
+            *_, event, data, _ = stream.iter_lines()  # they end
+            assert (event, data) == ("event: closed", 'data: {"code":4504}')
             third = Seat(here)
             third.join(ann)
             assert first.closed() == 4504

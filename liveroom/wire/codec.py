@@ -197,9 +197,13 @@ def close_reason(after_ms: int) -> str:
     return orjson.dumps({"after_ms": after_ms}).decode()
 
 
-def retry_line(reason: str) -> bytes:
-    """The same to readers of server-sent events, who know it as the reconnection time."""
-    return b"retry: %d\n\n" % orjson.loads(reason)["after_ms"]
+def closed_event(code: int, reason: str) -> bytes:
+    """The same to readers of server-sent events, who know `after_ms` as the reconnection time.
+
+    Who knows only events without a type passes it over, as the standard has it.
+    """
+    retry = b"retry: %d\n" % orjson.loads(reason)["after_ms"] if reason else b""
+    return b'%sevent: closed\ndata: {"code":%d}\n\n' % (retry, code)
 
 
 def _head(count: int, small: int, large: int) -> bytes:

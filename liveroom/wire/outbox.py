@@ -262,10 +262,10 @@ class StreamLink:
             if self.owner is not None:
                 self.owner.on_pause()
 
-    def close(self, code: int, reason: str = "") -> None:  # noqa: ARG002 - HTTP has no close codes
+    def close(self, code: int, reason: str = "") -> None:
         """End the stream; what waits is dropped, since the client resumes elsewhere.
 
-        A reason that says when to return is the last that is told.
+        The last that is told is the code, and when to return where the reason has it.
         """
         if self.closed:
             return
@@ -274,11 +274,9 @@ class StreamLink:
         if owner is not None:
             owner.on_lost()
         self._frames.clear()
-        self.buffered = 0
-        if reason:
-            last = codec.retry_line(reason)
-            self._frames.append(last)
-            self.buffered = len(last)
+        last = codec.closed_event(code, reason)
+        self._frames.append(last)
+        self.buffered = len(last)
         self._ready.set()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
