@@ -77,21 +77,21 @@ class Whose(NamedTuple):
         """The shops whose goods the order has."""
         return frozenset(line.shop for line in self.goods.values())
 
-    def is_for(self, wanted: NewRefund, runs: Callable[[str], bool]) -> bool:
-        """Whether a refund is the matter of the shops that somebody `runs` alone.
+    def why_not_for(self, wanted: NewRefund, runs: Callable[[str], bool]) -> str | None:
+        """Why a refund is not the matter of the shops that somebody `runs` alone, if it is not.
 
         Of an order over several shops that is one of lines of theirs, and of no more money
         than these cost. A line that is not in the order is nobody's, and refused as such.
         """
         if all(map(runs, self.shops)):
-            return True
+            return None
         named = [(line, self.goods.get((line.sku, line.drop))) for line in wanted.lines]
         cost = sum(line.qty * goods.price_minor for line, goods in named if goods is not None)
-        return (
-            bool(named)
-            and all(goods is None or runs(goods.shop) for _, goods in named)
-            and (wanted.amount_minor is None or wanted.amount_minor <= cost)
-        )
+        if not named or any(goods is not None and not runs(goods.shop) for _, goods in named):
+            return "Some of it is another shop's: name lines of yours."
+        if wanted.amount_minor is not None and wanted.amount_minor > cost:
+            return "The amount is beyond what these lines cost."
+        return None
 
 
 class Begun(NamedTuple):

@@ -96,8 +96,9 @@ class Selling:
         wanted, key = await body(request, NewRefund), request.headers.get("idempotency-key")
         if key is not None and not 1 <= len(key) <= KEY_MAX:
             raise Invalid("bad_argument", f"A key has 1 to {KEY_MAX} characters.")
-        if not (by.hosts(whose.room) or whose.is_for(wanted, by.runs)):
-            raise Denied("forbidden", "Some of it is another shop's: name lines of yours.")
+        not_theirs = None if by.hosts(whose.room) else whose.why_not_for(wanted, by.runs)
+        if not_theirs is not None:
+            raise Denied("forbidden", not_theirs)
         operation = None if key is None else f"{by.id}:{key}"
         refund = await self._services.orders.give_back(order, wanted, operation=operation)
         return answer(refund, 201)
