@@ -102,7 +102,11 @@ class RoomHttp(HttpToolsProtocol):
         self._let_go()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser in pieces that what is no body has room for: a body may come along."""
+        """Feed the parser in pieces that what is no body has room for: a body may come along.
+
+        What of a piece belongs to the next request, or stands behind the last byte of a body,
+        is not counted: there the bound is just under twice `header_bytes_max`.
+        """
         most = self._door.limits.header_bytes_max
         while data and not (self._answered or self.transport.is_closing() or self.parser is None):
             if self._head_bytes == most:
