@@ -352,9 +352,13 @@ class Rooms:
         )
 
     async def host_changed(self, host: str) -> None:
-        """Tell the open rooms of a creator the name and the roles they have now."""
-        for room in await self._db.read(lambda conn: shelves.rooms_of(conn, host)):
-            await self._told("room.changed", await self.show(room))
+        """Tell the open rooms of a creator the name and roles of now, where that can be told."""
+        try:
+            for room in await self._db.read(lambda conn: shelves.rooms_of(conn, host)):
+                await self._told("room.changed", await self.show(room))
+        except Unavailable as fault:
+            # As in `_tell`: what changed is committed, and each node compares.
+            log.warning("rooms_untold", host=host, event_name="room.changed", code=fault.code)
 
     async def tell_shelves(self, rooms: Sequence[str]) -> None:
         """Tell each of the rooms what is on its shelf now, where that can be told now."""
