@@ -45,6 +45,10 @@ class Expiring:
         self._hoarding = hoarding
         self._lost = lost
 
+    async def close(self) -> None:
+        """Answer what was asked."""
+        await self._lost.close()
+
     async def sweep_once(self, outline: Outline | None = None) -> None:
         """End holds past their time. One node, once a second; see `Inventory.sweep_once`."""
         expired = (await self._inventory.sweep_once(outline)).expired

@@ -107,6 +107,7 @@ class Node:
         await self._hub.close()
         await self._services.orders.close()
         await self._services.payments.close()
+        await self._services.expiring.close()
         await self._services.inventory.close()
         await self._services.backplane.close()
         await self._stores.close()

@@ -203,6 +203,8 @@ def _lost_where_closed() -> Iterator[None]:
     try:
         yield
     except RuntimeError as closed:
+        if type(closed) is not RuntimeError:  # a kind of its own is a fault of ours
+            raise
         raise redis.exceptions.ConnectionError(str(closed)) from closed
 
 

@@ -56,6 +56,11 @@ class LostLines:
             self._read, size_max=BATCH_MAX, waiting_max=WAITING_MAX
         )
 
+    async def close(self) -> None:
+        """Answer what was asked."""
+        await self._looking.close()
+        await self._reading.close()
+
     async def keep(self, lines: Iterable[Hold]) -> None:
         """Keep these. May be repeated. Any node knows of them after `LOOKED_FOR_S`.
 

@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
+
+# Its own name is private; the rules of X-Forwarded-For are not ours to write again.
 from uvicorn.middleware.proxy_headers import _TrustedHosts as _Hosts
 
 from liveroom.errors import UNAVAILABLE

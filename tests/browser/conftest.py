@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,24 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A sandbox server with a live room `tonight` and a shelf of products."""
+@contextmanager
+def filled(folder: Path, *flags: str) -> Iterator[Live]:
+    """A server with a live room `tonight` and a shelf of products."""
     assert (BUILT / "room.html").is_file(), "the pages are not built: .ci/npm run build"
-    live = Live(tmp_path_factory.mktemp("browser") / "data")
+    live = Live(folder / "data", *flags)
     try:
         live.start()
         fill(live)
         yield live
     finally:
         live.close()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A sandbox server with a live room `tonight` and a shelf of products."""
+    with filled(tmp_path_factory.mktemp("browser")) as live:
+        yield live
 
 
 @pytest.fixture

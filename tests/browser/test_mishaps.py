@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import fill, host
+from tests.browser.conftest import filled, host
 from tests.live import Live
 
 pytestmark = pytest.mark.browser
@@ -19,13 +19,8 @@ pytestmark = pytest.mark.browser
 @pytest.fixture
 def earnest(tmp_path: Path) -> Iterator[Live]:
     """A server with the shop, without the sandbox."""
-    live = Live(tmp_path / "data", "--sandbox=false")
-    try:
-        live.start()
-        fill(live)
+    with filled(tmp_path, "--sandbox=false") as live:
         yield live
-    finally:
-        live.close()
 
 
 def look_at(page: Page, title: str) -> None:

@@ -121,6 +121,11 @@ def test_a_planned_stop_keeps_carts_over_a_power_cut(server, disk, tmp_path):
         after.close()
 
 
+def refused(sale: Sale, begun: int) -> set[str]:
+    """Who was told after so many lines of the record that it cannot be had, or may not be."""
+    return {line.client for line in sale.history.lines[begun:] if line.what in {"fail", "info"}}
+
+
 @pytest.mark.parametrize("fault", ["full", "eio"])
 def test_a_disk_that_fails(server, disk, fault):
     """While nothing can be written, or no sync succeeds, nothing is sold; then the sale goes on."""
@@ -128,9 +133,13 @@ def test_a_disk_that_fails(server, disk, fault):
     async def story() -> None:
         sale = Sale(server, "s1", spare="s2")
         ann = Viewer(server, "ann")
+        names = {buyer.name for buyer in sale.buyers}
         async with staying(ann), sale.going_on():
             with disk.failing(fault):
                 codes = {await sale.code_of(ann, new_id())}
+                # What was on the disk before may still be on its way to who asked for it.
+                begun = len(sale.history.lines)
+                await until(lambda: names <= refused(sale, begun))
                 sold = len(sale.bought)
                 codes |= {await sale.code_of(ann, new_id()) for _ in range(9)}
                 assert len(sale.bought) == sold
