@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
 from collections.abc import Callable, Collection
 from typing import Any, Final, Protocol
@@ -21,7 +20,7 @@ import structlog
 
 from liveroom.errors import Unavailable
 from liveroom.metrics import counters
-from liveroom.store.single import is_closed
+from liveroom.store.connection import Connection, packed
 
 log = structlog.get_logger(__name__)
 
@@ -135,7 +134,7 @@ class Listener:
         home = self._homes.pop(channel, "")
         self._tell_reset(home)
         if (line := self._lines.get(home)) is not None:
-            await line.say("SUNSUBSCRIBE", channel)
+            line.say("SUNSUBSCRIBE", channel)
 
     async def close(self) -> None:
         """End the connections and their tasks."""
@@ -159,12 +158,12 @@ class Listener:
         if before is not None and before != home:
             self._cut_off(channel)
             if (left := self._lines.get(before)) is not None:
-                await left.say("SUNSUBSCRIBE", channel)
+                left.say("SUNSUBSCRIBE", channel)
         line = self._lines.get(home)
         if line is None:
             self._lines[home] = _Line(home, self)
         else:
-            await line.say("SSUBSCRIBE", channel)
+            line.say("SSUBSCRIBE", channel)
 
     async def _settle(self) -> None:
         """Keep every channel at its home; look again soon while one of them is not heard."""
@@ -181,7 +180,7 @@ class Listener:
                 if loop.time() >= look_at_s:
                     look_at_s = loop.time() + SILENT_MAX_S
                     for line in list(self._lines.values()):
-                        await line.look()
+                        line.look()
                 await self._refresh()
                 await self._ask_again()
             except Unavailable as away:
@@ -279,29 +278,18 @@ class _Line:
     def __init__(self, home: str, listener: Listener) -> None:
         self.home = home
         self._listener = listener
-        self._connection: Any = None
+        self._connection: Connection | None = None
         self._said = 0
         self._seen = -1
         self._asked = False
         self._task = asyncio.create_task(self._keep(), name=f"backplane-line {home}")
 
-    async def say(self, *command: str) -> None:
+    def say(self, *command: str) -> None:
         """Send, where there is a connection; where there is none, connecting says it all."""
-        connection = self._connection
-        if connection is None or is_closed(connection):
-            return
-        try:
-            async with asyncio.timeout(CONFIRM_MAX_S):
-                await connection.send_command(*command, check_health=False)
-        except BaseException as error:
-            if self._connection is connection:
-                self._drop()
-            if not isinstance(error, (redis.exceptions.RedisError, OSError)):
-                raise
-            # The reading task meets the same end and connects anew with what is wanted.
-            log.info("listener could not send", error=str(error))
+        if self._connection is not None:
+            self._connection.say(packed(*command))
 
-    async def look(self) -> None:
+    def look(self) -> None:
         """Ask a line that has said nothing since the last look; cut it if it was asked then.
 
         Once for all that it says, and not a timer for each message.
@@ -310,20 +298,10 @@ class _Line:
             self._seen, self._asked = self._said, False
         elif not self._asked:
             self._asked = True
-            await self.say("PING")
+            self.say("PING")
         else:
             log.warning("listener's line is silent", server=self.home)
-            self._drop()
-
-    def _drop(self) -> None:
-        """Cut it, whatever is unsent; the reading task meets its end.
-
-        From here on nobody says anything on it: the library would connect it anew, and nobody
-        would read what it hears. Its own way to disconnect waits for what is unsent.
-        """
-        connection, self._connection = self._connection, None
-        if (writer := connection._writer) is not None:  # noqa: SLF001 - it has no way to abort
-            writer.transport.abort()
+            self._connection.end()
 
     def end(self) -> asyncio.Task[None]:
         """Hear no more; the task is done once the connection has ended."""
@@ -334,36 +312,38 @@ class _Line:
         shortest, longest = RECONNECT_DELAY_S
         delay = shortest
         while True:
-            connection = self._listener.connection(self.home)
             try:
                 async with asyncio.timeout(CONFIRM_MAX_S):
-                    await connection.connect()
+                    made = self._listener.connection(self.home)
+                    self._connection = await Connection.to(made, hear=self._take)
                 delay = shortest
-                await self._listen(connection)
+                await self._listen(self._connection)
+                log.warning("listener lost its connection", server=self.home)
             except (redis.exceptions.RedisError, OSError) as error:
-                log.warning("listener lost its connection", server=self.home, error=str(error))
+                log.warning("listener cannot connect", server=self.home, error=str(error))
             except Exception:
                 log.exception("listener failed", server=self.home)
-            finally:
-                self._connection = None
-                await connection.disconnect(nowait=True)
             self._listener.lost(self.home)
             counters.backplane_reconnects += 1
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, longest)
 
-    async def _listen(self, connection: Any) -> None:
-        self._connection = connection
-        for channel in self._listener.channels_of(self.home):
-            # One command for each: in a cluster one command may not span slots.
-            await connection.send_command("SSUBSCRIBE", channel, check_health=False)
-        while True:
-            try:
-                reply = await connection.read_response(
-                    timeout=math.inf, disconnect_on_error=False, push_request=True
-                )
-            except redis.exceptions.MovedError:
-                self._listener.moved()
-                continue
-            self._said += 1
+    async def _listen(self, connection: Connection) -> None:
+        try:
+            for channel in self._listener.channels_of(self.home):
+                # One command for each: in a cluster one command may not span slots.
+                connection.say(packed("SSUBSCRIBE", channel))
+            await connection.lost
+        finally:
+            self._connection = None
+            connection.end()
+
+    def _take(self, reply: Any) -> None:
+        self._said += 1
+        if isinstance(reply, redis.exceptions.MovedError):
+            self._listener.moved()
+        elif not isinstance(reply, Exception):
             self._listener.take(self, reply)
+        elif self._connection is not None:
+            log.warning("listener was refused", server=self.home, error=str(reply))
+            self._connection.end()

@@ -1,9 +1,9 @@
-"""One Redis server: commands over connections of the library, by a short way of our own.
+"""One Redis server: commands over connections made by the library, by a short way of our own.
 
-The library's own way from a command to its connection and back passes two locks, a retry
-object, events and records, and times each step: more than the command itself costs, where
-few are sent and all of that is cold. So a connection is taken from the idle ones here, and
-one timeout holds for the whole command.
+The library's own way from a command to its connection passes two locks, a retry object, events
+and records, and times each step: more than the command itself costs, where few are sent and
+all of that is cold. So a connection is taken from the idle ones here, and one timeout holds
+for the whole command.
 
 Nothing is sent twice. A connection whose answer was not read to its end is closed.
 """
@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from typing import Any, Final, Self, cast
 
 from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import ResponseError
+
+from liveroom.store.connection import Connection, packed
 
 ANSWER_MAX_S: Final = 1.5
 CONNECTIONS_MAX: Final = 32
@@ -42,13 +44,17 @@ class Single(Redis):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
-        self._made: set[AbstractConnection] = set()
-        self._idle: list[AbstractConnection] = []
+        self._made: set[Connection] = set()
+        self._idle: list[Connection] = []
+        self._closed = False
 
     async def aclose(self, *args: Any, **kwargs: Any) -> None:
-        """Close every connection, also under commands that wait for their answer."""
-        ends = (connection.disconnect() for connection in self._made)
-        await asyncio.gather(*ends, return_exceptions=True)  # one that hangs is given up
+        """Close every connection, also under commands that wait for their answer, for good."""
+        self._closed = True
+        made = list(self._made)
+        for connection in made:
+            self._end(connection)
+        await asyncio.gather(*(connection.lost for connection in made))
         await super().aclose(*args, **kwargs)
 
     async def execute_command(self, *words: Any, **options: Any) -> Any:
@@ -76,45 +82,43 @@ class Single(Redis):
         return await self._round_trip([words for _, words in commands])
 
     async def _round_trip(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        async with asyncio.timeout(ANSWER_MAX_S), self._turns:
-            connection = self._idle.pop() if self._idle else self._make()
+        sent = b"".join([packed(*words) for words in commands])
+        until_s = asyncio.get_running_loop().time() + ANSWER_MAX_S
+        if self._turns.locked():
+            async with asyncio.timeout_at(until_s):
+                await self._turns.acquire()
+        else:
+            await self._turns.acquire()
+        try:
+            connection = self._take() or await self._make(until_s)
             try:
-                if connection.is_connected and await _is_spoilt(connection):
-                    await connection.disconnect(nowait=True)
-                if not connection.is_connected:
-                    await connection.connect()  # type: ignore[no-untyped-call]
-                packed = connection.pack_commands(commands)
-                await connection.send_packed_command(packed, check_health=False)
-                answers = [await _answer(connection) for _ in commands]
+                answers = await connection.ask(sent, len(commands), until_s)
             except BaseException:
-                self._made.discard(connection)
-                await connection.disconnect(nowait=True)
+                self._end(connection)
                 raise
             self._idle.append(connection)
             return answers
+        finally:
+            self._turns.release()
 
-    def _make(self) -> AbstractConnection:
+    def _take(self) -> Connection | None:
+        """One that lies idle, and was not cut there."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                return connection
+            self._end(connection)
+        return None
+
+    async def _make(self, until_s: float) -> Connection:
         pool: Any = self.connection_pool  # the library has no types for this
-        made: AbstractConnection = pool.make_connection()
+        if self._closed:
+            raise LostError("the client is closed")
+        async with asyncio.timeout_at(until_s):
+            made = await Connection.to(pool.make_connection())
         self._made.add(made)
         return made
 
-
-def is_closed(connection: Any) -> bool:
-    """Whether the transport under a connection is closed, which the library does not look at.
-
-    After a reset there is no end to read; who writes is told with a RuntimeError.
-    """
-    return bool(connection._writer.transport.is_closing())  # noqa: SLF001 - it has no name for it
-
-
-async def _is_spoilt(connection: AbstractConnection) -> bool:
-    """Whether it was cut while it lay idle, or the server has said what nobody asked."""
-    return is_closed(connection) or await connection.can_read()
-
-
-async def _answer(connection: AbstractConnection) -> Any:
-    try:
-        return await connection.read_response()
-    except ResponseError as refusal:
-        return refusal
+    def _end(self, connection: Connection) -> None:
+        self._made.discard(connection)
+        connection.end()
