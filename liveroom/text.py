@@ -29,6 +29,8 @@ _SPACES = re.compile("[\\s\u2800]+")
 
 def clean(text: str) -> str:
     """`text` in NFC, on one line, without characters that only deceive; may be empty."""
+    if text.isascii() and text.isprintable():  # much of it: nothing in it can be more than spaces
+        return " ".join(text.split())
     text = unicodedata.normalize("NFC", text)
     text = _SPACES.sub(" ", text)
     text = _HIDDEN.sub("", text)

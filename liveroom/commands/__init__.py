@@ -51,7 +51,7 @@ class Commands:
             member=member,
             cmd=cmd,
             args=args.fitting(data, command.args),
-            content=content_of(cmd, room, member, data),
+            content=content_of(cmd, room, member, data) if key or command.by_order_id else "",
             key=key,
             operation="" if command.by_order_id else f"{member.id}:{key or new_id()}",
         )

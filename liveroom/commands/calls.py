@@ -63,9 +63,10 @@ class Who(StrEnum):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One command on its way: `args` has passed its type, `content` names what was sent.
+    """One command on its way: `args` has passed its type.
 
-    `operation` makes what it does happen once; empty where the order's id does.
+    `content` names what was sent, where that may come again; `operation` makes what it does
+    happen once, and is empty where the order's id does.
     """
 
     services: Services

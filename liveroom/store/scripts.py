@@ -37,8 +37,16 @@ _AWAY: Final = frozenset(
 _PART: Final = re.compile(r"^-- part: (\w+)\n", re.MULTILINE)
 
 
+_FAULTS: Final = (
+    redis.exceptions.RedisError,
+    redis.exceptions.SlotNotCoveredError,
+    OSError,
+)
+
 Call = tuple[Sequence[str], Sequence[Any]]
 """The keys and the arguments of one call of a script."""
+
+_packer: Final = msgpack.Packer(use_bin_type=False)  # one for all: each has a large buffer
 
 
 class StoreUnfit(Exception):
@@ -47,7 +55,7 @@ class StoreUnfit(Exception):
 
 def pack(value: Any) -> bytes:
     """`value` as msgpack that Lua can read too: its cmsgpack knows no bin type, only strings."""
-    return msgpack.packb(value, use_bin_type=False)  # type: ignore[no-any-return]
+    return _packer.pack(value)  # type: ignore[no-any-return]
 
 
 def unpack(packed: bytes) -> Any:
@@ -75,7 +83,7 @@ def store_errors() -> Iterator[None]:
     """Redis failures leave as errors of the house: `store_down`, or the word a script replied."""
     try:
         yield
-    except (redis.exceptions.RedisError, redis.exceptions.SlotNotCoveredError, OSError) as cause:
+    except _FAULTS as cause:
         raise house_error(cause) from cause
 
 
@@ -119,11 +127,14 @@ class Script:
             LiveroomError: the word the script replied, or `store_down` where there is no
                 answer within 1.5 s, connecting included.
         """
-        with store_errors():
+        words = (len(keys), *keys, *args)
+        try:
             try:
-                return await client.evalsha(self.sha, len(keys), *keys, *args)
+                return await client.execute_command("EVALSHA", self.sha, *words)
             except redis.exceptions.NoScriptError:
-                return await client.eval(self.source, len(keys), *keys, *args)
+                return await client.execute_command("EVAL", self.source, *words)
+        except _FAULTS as cause:
+            raise house_error(cause) from cause
 
     async def each(self, client: Client, calls: Sequence[Call]) -> list[Any]:
         """One answer for each call, in one round trip; an answer may be an exception.

@@ -23,12 +23,7 @@ class SimRedis:
         self._process = process
         self._sources: dict[str, str] = {}
 
-    async def evalsha(self, sha: str, count: int, *args: Any) -> Any:
-        if sha not in self._sources:
-            raise exceptions.NoScriptError
-        return await self.eval(self._sources[sha], count, *args)
-
-    async def eval(self, source: str, count: int, *args: Any) -> Any:
+    async def _evaluate(self, source: str, count: int, *args: Any) -> Any:
         self._sources[hashlib.sha1(source.encode()).hexdigest()] = source
         name = source.partition("\n")[0].removeprefix("-- ")
         return await self._call(name, lambda: self._world.eval(name, source, count, args))
@@ -40,7 +35,13 @@ class SimRedis:
         return await self._call("forget", lambda: self._world.valkey.unlink(*names))
 
     async def execute_command(self, *words: Any) -> Any:
-        """WAITAOF and SPUBLISH: nobody listens, and nothing is lost but by a fault."""
+        """Scripts; and WAITAOF and SPUBLISH: nobody listens, nothing is lost but by a fault."""
+        if words[0] == "EVAL":
+            return await self._evaluate(*words[1:])
+        if words[0] == "EVALSHA":
+            if words[1] not in self._sources:
+                raise exceptions.NoScriptError
+            return await self._evaluate(self._sources[words[1]], *words[2:])
         return await self._call(str(words[0]), lambda: 0)
 
     async def _call(self, what: str, run: Callable[[], Any]) -> Any:
@@ -62,7 +63,7 @@ class RedisAtOnce(SimRedis):
 
     async def answers(self, commands: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
         """Calls of scripts, in one round trip."""
-        calls = [self.evalsha(*words[1:]) for _key, words in commands]
+        calls = [self.execute_command(*words) for _key, words in commands]
         return await asyncio.gather(*calls, return_exceptions=True)
 
 
