@@ -10,7 +10,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 from liveroom.errors import Unavailable
@@ -27,11 +27,16 @@ class _Withdrawn(Exception):
 
 
 class _Job(Generic[T]):
-    def __init__(self, run: Callable[[Callable[[], None]], T]) -> None:
+    """One job, and the answer that the loop waits for."""
+
+    def __init__(
+        self, run: Callable[[Callable[[], None]], T], loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._run = run
+        self._loop = loop
         self._state = WAITING
         self._guard = threading.Lock()
-        self.answer: Future[T] = Future()
+        self.answer: asyncio.Future[T] = loop.create_future()
 
     def begin(self) -> None:
         """From here on the job cannot be withdrawn. Raises where it was already."""
@@ -52,12 +57,24 @@ class _Job(Generic[T]):
         return self._state == WITHDRAWN
 
     def run(self) -> None:
+        """Run it, in a thread; what comes of it goes to the loop, where that is still there."""
+        result: T | None = None
+        fault: BaseException | None = None
         try:
             result = self._run(self.begin)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
-            self.answer.set_exception(error)
-        else:
+            fault = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self.end, result, fault)
+
+    def end(self, result: Any, fault: BaseException | None) -> None:
+        """Answer, where anybody still waits."""
+        if self.answer.done():
+            return
+        if fault is None:
             self.answer.set_result(result)
+        else:
+            self.answer.set_exception(fault)
 
 
 class JobThreads:
@@ -93,25 +110,27 @@ class JobThreads:
             raise Unavailable("shutting_down")
         if self._jobs.qsize() >= self._waiting_max:
             raise Unavailable("overloaded")
-        job = _Job(run)
+        loop = asyncio.get_running_loop()
+        job = _Job(run, loop)
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            """What has not begun by now never will; what has is waited for a while longer."""
+            nonlocal timer
+            if job.withdraw():
+                job.end(None, Unavailable("store_down"))
+            elif answer_max_s is not None:
+                rest_s = answer_max_s - BEGIN_MAX_S
+                timer = loop.call_later(rest_s, lambda: job.end(None, late()))
+
+        timer = loop.call_later(BEGIN_MAX_S, look)
         self._jobs.put(job)
         self._start_threads()
-        answer = asyncio.wrap_future(job.answer)
         try:
-            done, _ = await asyncio.wait([answer], timeout=BEGIN_MAX_S)
-            if not done:
-                if job.withdraw():
-                    raise Unavailable("store_down")
-                rest = None if answer_max_s is None else answer_max_s - BEGIN_MAX_S
-                done, _ = await asyncio.wait([answer], timeout=rest)
-            if not done:
-                raise late()
-            return answer.result()
+            return await job.answer
         finally:
+            timer.cancel()
             job.withdraw()
-            if not answer.done():
-                # The job runs on; its answer, also a failure, has nobody to go to.
-                answer.add_done_callback(lambda late: late.cancelled() or late.exception())
 
     async def close(self) -> None:
         """Run what is queued, then end the threads. A thread that is stuck is left to the exit."""
