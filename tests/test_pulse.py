@@ -1,6 +1,7 @@
 """The pulse asks everyone once in an interval, and stops when nobody is there."""
 
 import asyncio
+import itertools
 
 from liveroom.wire.pulse import SLOTS, Pulse
 
@@ -57,3 +58,50 @@ def test_the_fault_of_one_is_its_own(run, caplog):
 
     run(story())
     assert caplog.messages[:3] == ["a connection could not be asked"] * 3
+
+
+class Standing:
+    """A loop whose time the test moves: timers that came due meanwhile run late, one by one."""
+
+    def __init__(self):
+        self.now_s = 0.0
+        self.timers = []
+
+    def time(self):
+        return self.now_s
+
+    def call_at(self, at_s, call, *args):
+        self.timers.append((at_s, call, args))
+        return self
+
+    def run_to(self, end_s):
+        while due := sorted(
+            (one for one in self.timers if one[0] <= end_s), key=lambda one: one[0]
+        ):
+            self.timers.remove(due[0])
+            at_s, call, args = due[0]
+            self.now_s = max(self.now_s, at_s)
+            call(*args)
+        self.now_s = end_s
+
+
+def test_a_process_that_stood_still_asks_nobody_twice_at_once():
+    """After a pause of several intervals there is an interval for the pong, as ever."""
+    loop = Standing()
+    pulse = Pulse(loop, SLOTS)  # a second for each slot
+
+    class Timed(One):
+        def on_beat(self):
+            asked_s[self].append(loop.now_s)
+
+    asked_s = {Timed(): [] for _ in range(20)}
+    for seat in asked_s:
+        pulse.add(seat)
+        loop.run_to(loop.now_s + 1.5)
+    loop.run_to(SLOTS + 10)
+    loop.now_s += 3 * SLOTS
+    loop.run_to(10 * SLOTS)
+    for asked in asked_s.values():
+        gaps = [after - before for before, after in itertools.pairwise(asked)]
+        assert len(gaps) >= 5
+        assert min(gaps) >= SLOTS - 1

@@ -42,7 +42,7 @@ TURNS_PER_S: Final = 5
 
 A write may be that much later on disk, and a stop that much later begun: 0.2 s.
 """
-LOOK_EVERY_S: Final = 1.0
+LOOK_EVERY_S: Final = 3.0
 """How often it is asked whether the server can still be reached."""
 
 # Runs between fork and exec, in a process of its own: a preexec_fn would run Python in the

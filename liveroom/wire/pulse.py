@@ -23,38 +23,42 @@ class Beating(Protocol):
 
 
 class Pulse:
-    """A wheel of connections; its timer runs while there is one."""
+    """A wheel of connections; its timer runs from one slot with anybody in it to the next."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, interval_s: float) -> None:
         self._loop = loop
         self._step_s = interval_s / SLOTS
         self._slots: list[dict[Beating, None]] = [{} for _ in range(SLOTS)]
-        self._at = 0
-        self._count = 0
+        self._began_s = loop.time()
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, one: Beating) -> int:
         """Give a connection its turn, the first one an interval from now; its place."""
-        place = self._at
+        turn = int((self._loop.time() - self._began_s) / self._step_s)
+        place = turn % SLOTS
         self._slots[place][one] = None
-        self._count += 1
         if self._timer is None:
-            self._timer = self._loop.call_later(self._step_s, self._turn)
+            self._wake_at(turn + SLOTS)
         return place
 
     def remove(self, one: Beating, place: int) -> None:
         """Ask this connection no more; harmless when it is asked no more already."""
-        slot = self._slots[place]
-        if one in slot:
-            del slot[one]
-            self._count -= 1
+        self._slots[place].pop(one, None)
 
-    def _turn(self) -> None:
+    def _wake_at(self, turn: int) -> None:
+        at_s = self._began_s + turn * self._step_s
+        self._timer = self._loop.call_at(at_s, self._turn, turn)
+
+    def _turn(self, turn: int) -> None:
         self._timer = None
-        self._at = (self._at + 1) % SLOTS
-        if self._count:  # before anybody is asked: one's fault must not end it for all
-            self._timer = self._loop.call_later(self._step_s, self._turn)
-        for one in list(self._slots[self._at]):
+        late_s = self._loop.time() - self._began_s - turn * self._step_s
+        if late_s > self._step_s:  # the process stood still, and so did the wheel:
+            self._began_s += late_s  # nobody is asked again before there was time for a pong
+        for later in range(turn + 1, turn + SLOTS + 1):
+            if self._slots[later % SLOTS]:  # before anybody is asked: one's fault is not all's
+                self._wake_at(later)
+                break
+        for one in list(self._slots[turn % SLOTS]):
             try:
                 one.on_beat()
             except Exception:
