@@ -29,7 +29,7 @@ _SPACES = re.compile("[\\s\u2800]+")
 
 def clean(text: str) -> str:
     """`text` in NFC, on one line, without characters that only deceive; may be empty."""
-    if text.isascii() and text.isprintable():  # much of it: nothing in it can be more than spaces
+    if text.isascii() and text.isprintable():  # only its spaces can need mending
         return " ".join(text.split())
     text = unicodedata.normalize("NFC", text)
     text = _SPACES.sub(" ", text)

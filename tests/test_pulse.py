@@ -2,6 +2,11 @@
 
 import asyncio
 import itertools
+import socket
+import time
+
+import pytest
+import uvloop
 
 from liveroom.wire.pulse import SLOTS, Pulse
 
@@ -60,6 +65,52 @@ def test_the_fault_of_one_is_its_own(run, caplog):
     assert caplog.messages[:3] == ["a connection could not be asked"] * 3
 
 
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("intervals", [1.005, 1.5])
+def test_what_came_while_the_loop_stood_still_is_read_before_anybody_is_asked(run, intervals):
+    """A callback takes an interval, right after a ping: the pong that waits by then is heard."""
+    interval_s = 0.64
+
+    class Peer(asyncio.Protocol):
+        asked, silent = False, 0
+
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            if data == b"stop":
+                time.sleep(intervals * interval_s)
+            else:
+                self.asked = False
+
+        def on_beat(self):
+            self.silent += self.asked
+            self.asked = True
+            self.transport.write(b"ping")
+
+    def answer(theirs):
+        for turn in range(4):
+            assert theirs.recv(4) == b"ping"
+            if turn == 1:
+                theirs.sendall(b"stop")
+                time.sleep(interval_s / 4)
+            theirs.sendall(b"pong")
+
+    async def story():
+        loop = asyncio.get_running_loop()
+        pulse = Pulse(loop, interval_s)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            _, peer = await loop.create_connection(Peer, sock=ours)
+            place = pulse.add(peer)
+            await asyncio.to_thread(answer, theirs)
+            assert peer.silent == 0
+            pulse.remove(peer, place)
+            peer.transport.close()
+
+    run(asyncio.wait_for(story(), 30))
+
+
 class Standing:
     """A loop whose time the test moves: timers that came due meanwhile run late, one by one."""
 
@@ -69,6 +120,12 @@ class Standing:
 
     def time(self):
         return self.now_s
+
+    def call_later(self, after_s, call, *args):
+        return self.call_at(self.now_s + after_s, call, *args)
+
+    def call_soon(self, call, *args):
+        return self.call_at(self.now_s, call, *args)
 
     def call_at(self, at_s, call, *args):
         self.timers.append((at_s, call, args))
@@ -101,7 +158,9 @@ def test_a_process_that_stood_still_asks_nobody_twice_at_once():
     loop.run_to(SLOTS + 10)
     loop.now_s += 3 * SLOTS
     loop.run_to(10 * SLOTS)
+    woken_s = SLOTS + 10 + 3 * SLOTS
     for asked in asked_s.values():
+        assert not any(woken_s <= at_s < woken_s + 1 for at_s in asked), "its pong is not read yet"
         gaps = [after - before for before, after in itertools.pairwise(asked)]
         assert len(gaps) >= 5
         assert min(gaps) >= SLOTS - 1

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from hiredis import HiredisError, Reader, pack_command
+from hiredis import Reader, pack_command
 from redis.asyncio.connection import AbstractConnection, DefaultParser
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import DataError, InvalidResponse
@@ -22,18 +22,22 @@ _NOTHING: Final = object()
 
 
 def packed(name: str, *words: Any) -> bytes:
-    """A command as it goes over the wire; raises `DataError` for a word that has no form there."""
+    """A command as it goes over the wire.
+
+    Words are text, bytes or numbers; `DataError` for any other.
+    """
     try:
         return bytes(pack_command((*name.split(), *words)))
     except TypeError as wrong:
-        raise DataError(str(wrong)) from wrong
+        kinds = ", ".join(type(word).__name__ for word in words)
+        raise DataError(f"{name} of {kinds}: {wrong}") from wrong
 
 
 class Connection(asyncio.Protocol):
     """A connection that is ready, for commands one after another or for what is heard on it.
 
-    With `hear` every reply is given to it as it arrives; it must not raise. `lost` is done
-    once the connection is gone.
+    With `hear` every reply is given to it as it arrives; where it raises, the connection ends.
+    `lost` is done once the connection is gone, and has the cause where there is one.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._left = 0
         self._answers: list[Any] = []
         self._answered: asyncio.Future[list[Any]] | None = None
-        self.lost: asyncio.Future[None] = self._loop.create_future()
+        self.lost: asyncio.Future[Exception | None] = self._loop.create_future()
 
     @classmethod
     async def to(
@@ -91,7 +95,8 @@ class Connection(asyncio.Protocol):
         """The `count` answers to these packed commands; refusals are among them.
 
         Raises:
-            ConnectionError: it was lost before all were answered.
+            ConnectionError: it was lost before all were answered, or the server serves nobody
+                here now (its answer is of that kind: LOADING, NOAUTH).
             TimeoutError: not all were there at `until_s` by the loop's clock.
 
         Whoever does not get all answers ends the connection: they may still come.
@@ -122,7 +127,7 @@ class Connection(asyncio.Protocol):
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _NOTHING:
                 self._hear(reply)
-        except (InvalidResponse, HiredisError) as broken:
+        except Exception as broken:  # noqa: BLE001 - told to whoever waits, and by `lost`
             self._fault = broken
             self.end()
 
@@ -134,11 +139,15 @@ class Connection(asyncio.Protocol):
             lost.__cause__ = self._fault or exc
             self._answered.set_exception(lost)
         if not self.lost.done():
-            self.lost.set_result(None)
+            self.lost.set_result(self._fault or exc)
 
     def _answer(self, reply: Any) -> None:
         answered = self._answered
         if answered is None or answered.done():  # nobody asked: what else it says is not trusted
+            self.end()
+            return
+        if isinstance(reply, LostError):  # by the library's kinds: LOADING, NOAUTH, too many
+            answered.set_exception(reply)
             self.end()
             return
         self._answers.append(reply)

@@ -304,7 +304,7 @@ class _Line:
             self._connection.end()
 
     def end(self) -> asyncio.Task[None]:
-        """Hear no more; the task is done once the connection has ended."""
+        """Hear no more; the task is done once the connection is cut."""
         self._task.cancel()
         return self._task
 
@@ -317,10 +317,10 @@ class _Line:
                     made = self._listener.connection(self.home)
                     self._connection = await Connection.to(made, hear=self._take)
                 delay = shortest
-                await self._listen(self._connection)
-                log.warning("listener lost its connection", server=self.home)
+                cause = await self._listen(self._connection)
+                log.warning("listener lost its connection", server=self.home, error=repr(cause))
             except (redis.exceptions.RedisError, OSError) as error:
-                log.warning("listener cannot connect", server=self.home, error=str(error))
+                log.warning("listener cannot connect", server=self.home, error=repr(error))
             except Exception:
                 log.exception("listener failed", server=self.home)
             self._listener.lost(self.home)
@@ -328,12 +328,13 @@ class _Line:
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, longest)
 
-    async def _listen(self, connection: Connection) -> None:
+    async def _listen(self, connection: Connection) -> Exception | None:
+        """Hear until the connection is lost; for what cause it was."""
         try:
             for channel in self._listener.channels_of(self.home):
                 # One command for each: in a cluster one command may not span slots.
                 connection.say(packed("SSUBSCRIBE", channel))
-            await connection.lost
+            return await connection.lost
         finally:
             self._connection = None
             connection.end()

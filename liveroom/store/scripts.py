@@ -46,7 +46,9 @@ _FAULTS: Final = (
 Call = tuple[Sequence[str], Sequence[Any]]
 """The keys and the arguments of one call of a script."""
 
-_packer: Final = msgpack.Packer(use_bin_type=False)  # one for all: each has a large buffer
+_packer: Final = msgpack.Packer(
+    use_bin_type=False
+)  # one for all: each has a buffer, as large as its largest
 
 
 class StoreUnfit(Exception):

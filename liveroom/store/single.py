@@ -62,7 +62,7 @@ class Single(Redis):
 
         Raises:
             ResponseError: the server refuses it.
-            ConnectionError: it cannot be reached, or left before it answered.
+            ConnectionError: it cannot be reached, left before it answered, or serves nobody now.
             TimeoutError: there was no turn or no answer within 1.5 s.
         """
         (answer,) = await self._round_trip([words])
@@ -82,9 +82,11 @@ class Single(Redis):
         return await self._round_trip([words for _, words in commands])
 
     async def _round_trip(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        if not commands:
+            return []
         sent = b"".join([packed(*words) for words in commands])
         until_s = asyncio.get_running_loop().time() + ANSWER_MAX_S
-        if self._turns.locked():
+        if self._turns.locked():  # a timeout costs more than the turn, where there is one
             async with asyncio.timeout_at(until_s):
                 await self._turns.acquire()
         else:
@@ -116,6 +118,9 @@ class Single(Redis):
             raise LostError("the client is closed")
         async with asyncio.timeout_at(until_s):
             made = await Connection.to(pool.make_connection())
+        if self._closed:  # meanwhile: nobody else would end it
+            made.end()
+            raise LostError("the client is closed")
         self._made.add(made)
         return made
 
