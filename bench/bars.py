@@ -1,14 +1,16 @@
 """Every bar at its real size, one scenario after another, and one table: `make bench`.
 
 Each runs as a process of its own with a bound on its time, so that one that hangs costs its own
-bar and no other. Some ten minutes on two quiet cores; a machine that does other things at the
-same time makes times worse, CPU figures hardly.
+bar and no other. Some twenty minutes on two quiet cores; a machine that does other things at the
+same time makes times worse, CPU figures hardly. What a bar compares with another run of the same
+minute swings with both: such a scenario runs three times, and the median of each figure decides.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ from rich.table import Table
 STOP_MAX_S: Final = 45.0
 LEAST_S: Final = 20.0
 """With less time left a run is not begun."""
+COMPARED_TIMES: Final = 3
 AIM, MUST, SHORT, MISSED, FAULTS, NOT_RUN = "aim", "must", "short", "MISSED", "FAULTS", "NOT RUN"
 _ROOT: Final = Path(__file__).parent.parent
 _PEERS: Final = ("floor", "nchan", "ws", "websockets_broadcast", "liveroom")
@@ -52,11 +55,12 @@ class Bar(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One scenario, the bars it decides, and the time it may take."""
+    """One scenario, the bars it decides, the time that one run may take, and how many there are."""
 
     words: tuple[str, ...]
     bars: tuple[Bar, ...]
     within_s: float
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Row:
     bar: str
     figure: str
     value: float | None
+    runs: tuple[float | None, ...]
     must: str
     aim: str
     verdict: str
@@ -90,7 +95,8 @@ BARS: Final[dict[str, Run]] = {
             Bar("liveroom_first_viewer_p50_ms", 5),
             Bar("liveroom_last_viewer_p50_ms", 30),
         ),
-        180,
+        200,
+        COMPARED_TIMES,
     ),
     "large room": Run(
         ("large_room", "--viewers=15000", "--rate=20", "--processes=2"),
@@ -124,7 +130,10 @@ BARS: Final[dict[str, Run]] = {
     "sold-out storm": Run(("storm",), (Bar("refusals_per_s", 10_000, least=True),), 90),
     "killed": Run(("kill",), (Bar("normal_s", 10),), 150),
     "workers": Run(
-        ("workers",), (Bar("fanout_ratio", 1.25, 1.05), Bar("drop_ratio", 1.25, 1.05)), 180
+        ("workers",),
+        (Bar("fanout_ratio", 1.25, 1.05), Bar("drop_ratio", 1.25, 1.05)),
+        180,
+        COMPARED_TIMES,
     ),
     "growth": Run(
         ("growth",),
@@ -136,6 +145,7 @@ BARS: Final[dict[str, Run]] = {
             Bar("seated_ratio", None, 1.25),
         ),
         240,
+        COMPARED_TIMES,
     ),
     "huge room": Run(
         ("huge_room", "--viewers=60000", "--workers=4", "--processes=4"),
@@ -155,9 +165,7 @@ def run(
         if only and name not in only:
             continue
         console.rule(name)
-        left = until - time.monotonic()
-        found = measured(one, min(one.within_s, left), console) if left > LEAST_S else None
-        rows += judged(name, one, found)
+        rows += judged(name, one, _all_runs(one, until, console))
     show(rows, console)
     wrong = {MISSED, FAULTS}
     required = {name for name, one in (bars or BARS).items() if any(bar.must for bar in one.bars)}
@@ -165,6 +173,18 @@ def run(
         row.verdict in wrong or (row.verdict == NOT_RUN and row.bar in required) for row in rows
     )
     return rows, bool(rows) and not any(fails)
+
+
+def _all_runs(one: Run, until: float, console: Console) -> list[dict[str, Any]]:
+    """What every run of a scenario found; nothing when one of them did not come to an end."""
+    runs: list[dict[str, Any]] = []
+    for _ in range(one.times):
+        left = until - time.monotonic()
+        found = measured(one, min(one.within_s, left), console) if left > LEAST_S else None
+        if found is None:
+            return []
+        runs.append(found)
+    return runs
 
 
 def measured(one: Run, within_s: float, console: Console) -> dict[str, Any] | None:
@@ -193,20 +213,32 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def judged(name: str, one: Run, found: dict[str, Any] | None) -> list[Row]:
-    """The lines of one scenario."""
-    figures = {} if found is None else {**found["figures"], **_derived(found)}
+def judged(name: str, one: Run, runs: Sequence[dict[str, Any]]) -> list[Row]:
+    """The lines of one scenario: the median of its runs, which must all have been without fault."""
+    found = [{**run["figures"], **_derived(run)} for run in runs]
+    medians = _medians(found)
     rows = []
     for bar in one.bars:
-        value = figures.get(bar.figure)
-        verdict = NOT_RUN if found is None else bar.judge(value)
-        if found is not None and not found["correct"]:
+        value = medians.get(bar.figure)
+        verdict = bar.judge(value) if runs else NOT_RUN
+        if not all(run["correct"] for run in runs):
             verdict = FAULTS
+        values = tuple(figures.get(bar.figure) for figures in found)
         bounds = (_bound(bar, bar.must), _bound(bar, bar.aim))
         command = " ".join(("liveroom bench", *one.words))
-        beside = _beside(figures) if bar is one.bars[0] else ""
-        rows.append(Row(name, bar.figure, value, *bounds, verdict, beside, command))
+        beside = _beside(medians) if bar is one.bars[0] else ""
+        rows.append(Row(name, bar.figure, value, values, *bounds, verdict, beside, command))
     return rows
+
+
+def _medians(found: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """The median of each figure; None for one that a run did not measure."""
+    names = found[0] if found else {}
+    of_each = {name: [figures.get(name) for figures in found] for name in names}
+    return {
+        name: None if None in values else round(statistics.median(values), 3)
+        for name, values in of_each.items()
+    }
 
 
 def _derived(found: dict[str, Any]) -> dict[str, float]:
@@ -234,14 +266,16 @@ def show(rows: Sequence[Row], console: Console) -> None:
     table = Table("bar", "figure", title="Bars", title_justify="left")
     for column in ("value", "must", "aim"):
         table.add_column(column, justify="right")
+    table.add_column("runs")
     table.add_column("verdict")
     table.add_column("in the same run")
     styles = {AIM: "green", MISSED: "bold red", FAULTS: "bold red", NOT_RUN: "bold red"}
     last = ""
     for row in rows:
         value = "" if row.value is None else f"{row.value:,}"
+        runs = " ".join(f"{one}" for one in row.runs) if len(row.runs) > 1 else ""
         table.add_row(
-            row.bar if row.bar != last else "", row.figure, value, row.must, row.aim,
+            row.bar if row.bar != last else "", row.figure, value, row.must, row.aim, runs,
             f"[{styles.get(row.verdict, 'default')}]{row.verdict}[/]", row.beside,
         )  # fmt: skip
         last = row.bar

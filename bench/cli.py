@@ -267,7 +267,7 @@ def growth(
 def bars(
     only: Annotated[tuple[str, ...], Parameter(help="Names of some.")] = (),
     *,
-    minutes: Annotated[Positive, Parameter(help="For all of them together.")] = 15.0,
+    minutes: Annotated[Positive, Parameter(help="For all of them together.")] = 30.0,
     json: Annotated[bool, Parameter(help="Print the table as one line of JSON.", negative="")] = (
         False
     ),

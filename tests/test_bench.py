@@ -1,6 +1,7 @@
 """The load tester in its small forms: it measures a real server, and finds planted faults."""
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -446,7 +447,33 @@ def test_faults_fail_a_bar_whatever_its_figures():
     found = {"scenario": "drop", "correct": False, "parameters": {"buyers": 100}}
     found["figures"] = {"orders_per_s": 1000.0, "p99_ms": 120.0}
     one = Run(("drop",), (Bar("p99_of_fair_share", 1.5),), 1)
-    assert [row.verdict for row in bars.judged("flash", one, found)] == [FAULTS]
-    [row] = bars.judged("flash", one, found | {"correct": True})
+    assert [row.verdict for row in bars.judged("flash", one, [found])] == [FAULTS]
+    [row] = bars.judged("flash", one, [found | {"correct": True}])
     assert (row.verdict, row.value, row.must) == (MUST, 1.2, "≤ 1.5")
     assert Bar("last", None, 1000).judge(2000) == SHORT
+
+
+def test_the_median_of_several_runs_decides():
+    """One run in a bad minute decides nothing, is shown, and a fault in it counts."""
+    one = Run(("growth",), (Bar("rooms_ratio", 1.1), Bar("only_once", None, 1)), 1, 3)
+    ratios = ({"rooms_ratio": 1.0, "only_once": 1}, {"rooms_ratio": 2.0}, {"rooms_ratio": 1.05})
+    plain = {"scenario": "growth", "correct": True, "parameters": {}}
+    found = [plain | {"figures": ratio} for ratio in ratios]
+    rows = bars.judged("growth", one, found)
+    assert [row.verdict for row in rows] == [MUST, SHORT]
+    assert (rows[0].value, rows[0].runs) == (1.05, (1.0, 2.0, 1.05))
+    bars.show(rows, console := Console(record=True, width=200, file=io.StringIO()))
+    assert "1.0 2.0 1.05" in console.export_text()
+    assert [row.verdict for row in bars.judged("growth", one, [])] == [NOT_RUN, NOT_RUN]
+    found[1]["correct"] = False
+    assert {row.verdict for row in bars.judged("growth", one, found)} == {FAULTS}
+
+
+def test_a_scenario_runs_as_often_as_it_says():
+    """Every run is one of its own; one that does not end leaves the bar without a figure."""
+    small = ("idle", "--viewers=10", "--seconds=0.1")
+    twice = Run(small, (Bar("viewers", 10, least=True),), 120, 2)
+    [row], _ = bars.run((), 600, Console(quiet=True), {"twice": twice})
+    assert row.runs == (10, 10)
+    [row], _ = bars.run((), 600, Console(quiet=True), {"twice": twice._replace(within_s=0.1)})
+    assert (row.verdict, row.runs) == (NOT_RUN, ())
