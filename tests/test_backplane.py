@@ -18,7 +18,14 @@ from liveroom.clock import ManualClock, ServerClock
 from liveroom.errors import Invalid, Unavailable
 from liveroom.events import Event, Position
 from liveroom.store import keys, scripts
-from liveroom.store.backplane import READ_BYTES_MAX, Backplane, Batch, Item
+from liveroom.store.backplane import (
+    BATCH_MAX,
+    READ_BYTES_MAX,
+    WAITING_MAX,
+    Backplane,
+    Batch,
+    Item,
+)
 from liveroom.store.valkey import EmbeddedValkey
 
 
@@ -413,6 +420,8 @@ def test_after_a_killed_store_a_node_hears_again_and_is_told(own_valkey, run):
             await plane.publish("r1", Item(pin, pin="p"))
             await plane.publish("r1", Item(Event("message.posted", {"text": "m"}, 1)))
             before = await plane.room_state("r1")
+            # What was written while a sync was under way is not in the file yet.
+            await node.client.execute_command("WAITAOF", 1, 0, 10_000)
             os.kill(own_valkey.pid, signal.SIGKILL)
             await until(lambda: node.resets == 1)
             after = await answers(plane, "r1")
@@ -523,6 +532,27 @@ def test_a_refusal_is_its_own_callers(redis_url, run):
     assert (first[0].seq, last[0].seq) == (1, 2)
     assert isinstance(refused, Invalid)
     assert refused.code == "not_found"
+
+
+def test_a_flood_of_messages_neither_delays_nor_displaces_a_pin(redis_url, run):
+    """Logged events have a queue of their own: however many messages wait, they go first."""
+
+    async def story():
+        async with nodes(redis_url, 1) as (node,):
+            event = Event("message.posted", {"member": "ann", "name": "Ann", "text": "hi"}, 1)
+            flood = [
+                asyncio.create_task(node.plane.publish("flooded", Item(event)))
+                for _ in range(WAITING_MAX + BATCH_MAX)
+            ]
+            await asyncio.sleep(0)
+            with pytest.raises(Unavailable, match="overloaded"):
+                await node.plane.publish("flooded", Item(event))
+            (pinned,) = await node.plane.publish("flooded", notice("pin"))
+            assert pinned.seq == 1
+            assert sum(task.done() for task in flood) < WAITING_MAX / 2
+            await asyncio.gather(*flood, return_exceptions=True)
+
+    run(story())
 
 
 def test_viewers_of_a_dead_node_lapse(redis_url, run):

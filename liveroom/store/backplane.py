@@ -2,7 +2,9 @@
 
 `publish` is one script call for each room and batch: it takes the room's next `seq`, stores
 the event and sends it, in one step. Publishing is batched while busy over all rooms of the
-node, one round trip for a batch. What an item is and how it crosses Lua is in `items.py`.
+node, one round trip for a batch; messages wait in a queue of their own, so that a flood of
+them neither delays a pin nor takes its place. What an item is and how it crosses Lua is in
+`items.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any, Final
 
 from liveroom.batching import Batcher
 from liveroom.clock import Clock
-from liveroom.events import Event, Position
+from liveroom.events import Delivery, Event, Position
 from liveroom.metrics import counters
 from liveroom.store import items, keys, scripts
 from liveroom.store.items import Batch, Item, RoomState
@@ -51,6 +53,9 @@ class Backplane:
         self._positions = Script("room_positions")
         self._adopt = Script("room_adopt")
         self._batcher: Batcher[tuple[str, Item], list[Event]] = Batcher(
+            self._publish_batch, size_max=BATCH_MAX, waiting_max=WAITING_MAX
+        )
+        self._chat: Batcher[tuple[str, Item], list[Event]] = Batcher(
             self._publish_batch, size_max=BATCH_MAX, waiting_max=WAITING_MAX
         )
         self._directs: Batcher[Sequence[Event], None] = Batcher(
@@ -139,7 +144,8 @@ class Backplane:
             Invalid: `not_found`, see `Item`.
             Unavailable: `store_down`, or `overloaded` when too many wait.
         """
-        return await self._batcher.submit((room, item))
+        is_chat = item.event.delivery is Delivery.CHAT
+        return await (self._chat if is_chat else self._batcher).submit((room, item))
 
     async def direct(self, events: Iterable[Event]) -> None:
         """Send events with `to` to their members' connections, on whatever node."""
@@ -287,6 +293,7 @@ class Backplane:
 
     async def close(self) -> None:
         """Answer what was submitted, then end the listening. The clients stay the caller's."""
+        await self._chat.close()
         await self._batcher.close()
         await self._directs.close()
         await self._listener.close()
