@@ -28,7 +28,7 @@ class Tape:
         self.closed: tuple[int, str] | None = None
         self.descriptor = NOWHERE
 
-    def write(self, frame: bytes) -> None:
+    def write(self, frame: bytes, _taken: int = 0) -> None:
         assert self.closed is None, "written after a close"
         self.frames.append(frame)
         if len(self.frames) >= self.full_after and not self.paused:

@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -615,6 +616,42 @@ def test_a_viewer_that_never_reads_is_paused_and_ended():
         ann.sock.sendall(masked(TEXT, b"?" * 1000) * 20)
         until(lambda: here.door.connections == 0)
         assert here.app.told[-1] == "lost"
+
+
+def test_who_reads_slowly_is_there():
+    """A ping waits behind a large frame: while that is being taken its pong is not asked for."""
+    interval_s, frame = 1.0, codec.frame(b"x" * 4_000_000, Format.JSON)
+    with (
+        served(ws_ping_interval=interval_s, ws_ping_timeout=interval_s) as here,
+        Client(here.port, receive_bytes=64 * 1024) as ann,
+    ):
+        ann.open()
+        link = here.app.links[0]
+        here.soon(lambda: link.write_frame(frame))
+        until(lambda: link.buffered)
+        began_s, seen = time.monotonic(), 0
+        while link.buffered:
+            seen += len(ann.sock.recv(min(64 * 1024, len(frame) - seen)))
+            time.sleep(0.06)
+        assert time.monotonic() - began_s > 2.5 * interval_s
+        while seen < len(frame):
+            seen += len(ann.sock.recv(min(64 * 1024, len(frame) - seen)))
+        opcode, payload = ann.frame()
+        assert opcode == PING
+        ann.send(PONG, payload)
+        assert ann.frame()[0] == PING, "it was asked again, and not closed"
+        assert here.app.told == ["pause", "resume"]
+
+
+def test_who_waits_for_a_large_frame_shares_it():
+    """What the kernel has not taken of it is no copy for each of those who wait."""
+    frame = codec.frame(b"x" * 1_000_000, Format.JSON)
+    with served() as here, Client(here.port, receive_bytes=4096) as ann:
+        ann.open()
+        link, before = here.app.links[0], sys.getrefcount(frame)
+        here.soon(lambda: link.write(frame, 1000))
+        until(lambda: link.buffered)
+        assert sys.getrefcount(frame) > before
 
 
 def test_a_cut_connection_leaves_nothing_in_the_kernel():

@@ -30,6 +30,8 @@ HIGH_WATER: Final = 64 * 1024
 LOW_WATER: Final = 16 * 1024
 """A link is slow above the one and has caught up below the other."""
 OUTBOX_BYTES_MAX: Final = 256 * 1024
+FRAME_BYTES_USUAL: Final = 160 * 1024
+"""What a frame of the room holds at most, but for one event that is larger by itself."""
 
 
 class Owner(Protocol):
@@ -65,8 +67,11 @@ class Link(Protocol):
     def descriptor(self) -> int:
         """Where `direct.send` may send what is written next; `NOWHERE` while bytes wait here."""
 
-    def write(self, data: bytes) -> None:
-        """Send without asking whether the link is closing: a flush knows who is still there."""
+    def write(self, data: bytes, taken: int = 0) -> None:
+        """Send without asking whether the link is closing: a flush knows who is still there.
+
+        Of these bytes the kernel has `taken` so many already.
+        """
 
     def write_frame(self, frame: bytes) -> None:
         """Send a whole frame; dropped once the link is closing."""
@@ -111,12 +116,12 @@ class Seat:
     """
 
     __slots__ = (
-        "answer_bytes",
         "beat",
         "closed",
         "crew",
         "descriptor",
         "early",
+        "excused_bytes",
         "format",
         "link",
         "live",
@@ -142,7 +147,7 @@ class Seat:
         self.member = member
         self.crew = crew
         self.outbox_bytes_max = outbox_bytes_max
-        self.answer_bytes = 0
+        self.excused_bytes = 0
         self.closed = False
         self.live: LiveRoom | None = None
         self.on_leave: Callable[[Seat], None] | None = None
@@ -156,26 +161,34 @@ class Seat:
 
     def send_rest(self, frame: bytes, taken: int) -> None:
         """Send what the kernel has not taken of a flush's frame, of which it took so much."""
-        self.link.write(frame[max(0, taken) :])
+        self.link.write(frame, max(0, taken))
+        self._excuse(len(frame) - FRAME_BYTES_USUAL)
 
     def send_frame(self, frame: bytes) -> None:
         """Send a frame that is this viewer's alone: a reply, a direct event, a catch-up.
 
         Closes the connection 4001 when more than `outbox_bytes_max` wait to be sent, not
-        counting the answer to its join until it has drained.
+        counting, until they have drained, the answer to its join and what a frame has that is
+        larger than usual: a large shelf is no slow viewer.
         """
         if self.closed:
             return
         self.link.write_frame(frame)
-        if self.link.buffered > self.outbox_bytes_max + self.answer_bytes:
+        self._excuse(len(frame) - FRAME_BYTES_USUAL)
+        if self.link.buffered > self.outbox_bytes_max + self.excused_bytes:
             self.link.close(SLOW_CONSUMER)
+
+    def _excuse(self, size: int) -> None:
+        """Let so many bytes wait beside the limit, until what waits now has drained."""
+        if size > self.excused_bytes and self.link.paused:
+            self.excused_bytes = size
 
     def answer(self, reply: bytes) -> None:
         """Send the answer to the join, whatever its size: a large room is not a slow viewer."""
         if self.closed:
             return
         self.link.write_frame(codec.frame(codec.join([reply], self.format), self.format))
-        self.answer_bytes = self.link.buffered if self.link.paused else 0
+        self._excuse(self.link.buffered)
 
     def send(self, parts: Sequence[bytes]) -> None:
         """Send encoded messages as one frame of this viewer's own."""
@@ -210,7 +223,7 @@ class Seat:
 
     def on_resume(self) -> None:
         """The link has drained: catch up from the ring."""
-        self.answer_bytes = 0
+        self.excused_bytes = 0
         if self.live is not None:
             self.live.resume(self)
 
@@ -246,9 +259,9 @@ class StreamLink:
         self._frames: deque[bytes] = deque()
         self._ready = asyncio.Event()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, taken: int = 0) -> None:
         """The same as `write_frame`: there is no faster way here."""
-        self.write_frame(data)
+        self.write_frame(data[taken:])
 
     def write_frame(self, frame: bytes) -> None:
         """Queue a frame; dropped once the link is closed."""

@@ -51,6 +51,8 @@ NO_PONG: Final = 4004
 
 _RECEIVED_MAX: Final = 16
 """Messages that wait before the peer is read no more; one read may bring more than these."""
+_TAKEN_LEAST: Final = 16 * 1024
+"""A peer that takes so many waiting bytes between two pings is slow, not gone."""
 _PING: Final = control_frame(Opcode.PING, b"here")
 
 
@@ -62,7 +64,6 @@ class RoomSocket(asyncio.Protocol):
 
     __slots__ = (
         "_address",
-        "_asked",
         "_config",
         "_connections",
         "_conversation",
@@ -80,6 +81,7 @@ class RoomSocket(asyncio.Protocol):
         "_task",
         "_tasks",
         "_timer",
+        "_unanswered",
         "_upgrade",
         "close_sent",
         "owner",
@@ -119,7 +121,7 @@ class RoomSocket(asyncio.Protocol):
         self._open = False
         self._gone = False
         self._leaving = False
-        self._asked = False
+        self._unanswered: int | None = None
         self._place = -1
         self._descriptor = direct.NOWHERE
         self._queued = True
@@ -185,18 +187,20 @@ class RoomSocket(asyncio.Protocol):
         """Where bytes may be sent at once: `direct.NOWHERE` while others wait before them."""
         return direct.NOWHERE if self._queued else self._descriptor
 
-    def write(self, data: bytes) -> None:
-        """Send, at once where nothing waits; what the kernel does not take waits here."""
+    def write(self, data: bytes, taken: int = 0) -> None:
+        """Send, at once where nothing waits; what the kernel does not take waits here.
+
+        Whoever waits for the same bytes shares them: a large frame is in memory once.
+        """
         if self._queued and not (self.buffered or self.transport.is_closing()):
             # A transport that was cut off has thrown away what waited: nothing may follow it.
             self._queue(waits=False)
         size = len(data)
-        taken = 0
-        if not self._queued:
+        if not taken and not self._queued:
             taken = max(0, direct.send(self._descriptor, data, size, direct.FLAGS))
         if taken < size:
             self._queue(waits=True)
-            self.transport.write(data[taken:])
+            self.transport.write(memoryview(data)[taken:] if taken else data)
 
     def _queue(self, *, waits: bool) -> None:
         self._queued = waits
@@ -289,8 +293,10 @@ class RoomSocket(asyncio.Protocol):
             self._end_soon()
 
     def pause_writing(self) -> None:
-        """The peer is slow: tell the owner, and read no more of it."""
+        """The peer is slow: tell the owner, and read no more of it, its pong included."""
         self.paused = True
+        if self._unanswered is not None:
+            self._unanswered = self.buffered
         self._pace_reading()
         if self.owner is not None:
             self.owner.on_pause()
@@ -322,7 +328,7 @@ class RoomSocket(asyncio.Protocol):
         elif self.close_sent:
             return
         elif opcode == Opcode.PONG:
-            self._asked = False
+            self._unanswered = None
         elif opcode == Opcode.PING:
             if self._open:
                 self.write_frame(control_frame(Opcode.PONG, payload))
@@ -392,12 +398,19 @@ class RoomSocket(asyncio.Protocol):
         say_last(self.transport, close_frame(broken.code, broken.reason))
 
     def on_beat(self) -> None:
-        """Ping, or end where the last ping had no pong."""
-        if self._asked:
-            self.close(NO_PONG)
-        else:
-            self._asked = True
+        """Ping, or end where the last ping had no pong.
+
+        A ping stands behind what waits to be sent: while the peer takes of that, 16 KiB at
+        least in an interval, it is there, and its pong may still come.
+        """
+        before, waits = self._unanswered, self.buffered
+        if before is None:
             self.write_frame(_PING)
+            self._unanswered = waits
+        elif before and before - waits >= min(before, _TAKEN_LEAST):
+            self._unanswered = waits
+        else:
+            self.close(NO_PONG)
 
     # --- the end of the server
 
