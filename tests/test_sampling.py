@@ -9,9 +9,11 @@ from typing import Any, Final
 
 from tape import Store, Tape, Who
 
-from liveroom.wire.lanes import STATE_WAIT_S
-from liveroom.wire.live import SAMPLED_EVERY_S, Counts, LiveRoom
+from liveroom.events import Event
+from liveroom.wire.lanes import CHAT_WAITING_MAX, STATE_WAIT_S
+from liveroom.wire.live import Counts, LiveRoom
 from liveroom.wire.outbox import Seat
+from liveroom.wire.sampling import SAMPLED_EVERY_S
 
 BUDGET = 2
 POSTED_PER_S = 10
@@ -47,8 +49,8 @@ class Told(Tape):
         super().__init__()
         self.at_s: list[float] = []
 
-    def write(self, frame: bytes) -> None:
-        super().write(frame)
+    def write(self, frame: bytes, taken: int = 0) -> None:
+        super().write(frame, taken)
         self.at_s.append(asyncio.get_running_loop().time())
 
     write_frame = write
@@ -67,6 +69,21 @@ class Told(Tape):
         return told
 
 
+def a_room(loop: asyncio.AbstractEventLoop, picture: Any) -> LiveRoom:
+    """A live room on the loop's own clock."""
+    return LiveRoom(
+        "r1",
+        picture,
+        loop=loop,
+        counts=Counts(),
+        now_ms=lambda: 0,
+        tick_max_s=0.4,
+        ring_max=10,
+        ring_bytes_max=1000,
+        clock=loop.time,
+    )
+
+
 def flooded(seconds: int, *, quiet_s: float, budget: int = BUDGET, shown: int = 0) -> Told:
     """A viewer of a room in which ten people talk at once for so long, and then nobody.
 
@@ -76,17 +93,7 @@ def flooded(seconds: int, *, quiet_s: float, budget: int = BUDGET, shown: int = 
     async def story() -> Told:
         loop, store = asyncio.get_running_loop(), Store(budget=budget)
         picture = await store.picture("r1")
-        live = LiveRoom(
-            "r1",
-            picture,
-            loop=loop,
-            counts=Counts(),
-            now_ms=lambda: 0,
-            tick_max_s=0.4,
-            ring_max=10,
-            ring_bytes_max=1000,
-            clock=loop.time,
-        )
+        live = a_room(loop, picture)
         ann = Told()
         live.sit(Seat(ann, ann.format, member=Who("ann")), 0)
         picture.chat_per_s_max = 0
@@ -105,6 +112,60 @@ def flooded(seconds: int, *, quiet_s: float, budget: int = BUDGET, shown: int = 
 
     with asyncio.Runner(loop_factory=SkippingLoop) as runner:
         return runner.run(story())
+
+
+def test_state_does_not_ride_on_chat_that_viewers_are_not_shown():
+    """What only the crew is shown gives viewers no frame: stock goes with theirs, or when due."""
+
+    async def story() -> Told:
+        loop, store = asyncio.get_running_loop(), Store(budget=1)
+        live = a_room(loop, await store.picture("r1"))
+        ann, host = Told(), Told()
+        live.sit(Seat(ann, ann.format, member=Who("ann")), 0)
+        live.sit(Seat(host, host.format, member=Who("host"), crew=True), 0)
+        for number in range(1000):
+            live.take(store.says(f"m{number % 10}"))
+            live.take(Event("stock.changed", {"sku": "s1", "left": number, "v": number}, 0))
+            live.beat()
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(STATE_WAIT_S * 2)
+        live.close()
+        assert len(host.ns) == 1000
+        for told in (ann, host):
+            lefts = [one["data"]["left"] for one in told.events if one["ev"] == "stock.changed"]
+            assert lefts == sorted(lefts)
+            assert lefts[-1] == 999
+        return ann
+
+    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        ann = runner.run(story())
+    chat = {at_s for at_s, frame in zip(ann.at_s, ann.frames, strict=True) if b"message" in frame}
+    between = [after - before for before, after in pairwise(ann.at_s) if after not in chat]
+    assert 10 <= len(chat) <= 12
+    assert len(between) >= 40
+    assert min(between) >= STATE_WAIT_S * 0.99
+
+
+def test_what_a_flood_without_a_budget_pushes_out_is_told():
+    """All is shown, as much as frames hold; of what waits too long the oldest are left out."""
+
+    async def story() -> Told:
+        loop, store = asyncio.get_running_loop(), Store(budget=0)
+        live = a_room(loop, await store.picture("r1"))
+        ann = Told()
+        live.sit(Seat(ann, ann.format, member=Who("ann")), 0)
+        for number in range(2 * CHAT_WAITING_MAX):
+            live.take(store.says(f"m{number % 10}"))
+        live.beat()
+        await asyncio.sleep(10)
+        live.close()
+        return ann
+
+    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        ann = runner.run(story())
+    assert len(ann.ns) == CHAT_WAITING_MAX
+    told = ann.sampled()
+    assert sum(posted - shown for _, shown, posted in told) == CHAT_WAITING_MAX
 
 
 def test_while_chat_is_sampled_it_is_said_once_a_second():

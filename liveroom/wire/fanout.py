@@ -51,13 +51,11 @@ class Tick:
 
     def __init__(self, max_s: float = TICK_MAX_S) -> None:
         self._max_s = max_s
-        self.last_s = float("-inf")
         self.ready_s = float("-inf")
 
     def flushed(self, began_s: float, ended_s: float) -> None:
         """A flush took this long, with the loop's own work for it."""
         cost = ended_s - began_s
-        self.last_s = ended_s
         gather = min(GATHER_COST_FACTOR * cost, max(PERIOD_S - cost, cost / 2), self._max_s)
         self.ready_s = ended_s + gather
 

@@ -28,7 +28,8 @@ class ChatLane:
     The budget fills a bucket of at most one second's worth. A tick that may show `k`
     messages deals them one an author in turn, authors shown longest ago first, and shows
     them in order of `n`. While not even one may be shown, messages wait for the next tick.
-    Without a budget all are shown, and what a frame has no room for waits.
+    Without a budget all are shown, and what a frame has no room for waits. Of more than
+    `CHAT_WAITING_MAX` that wait the oldest are left out, for the crew too.
     """
 
     def __init__(self) -> None:
@@ -40,14 +41,18 @@ class ChatLane:
         self._turn = 0
         self.posted = 0
         self.shown = 0
+        self.overflowed = 0
 
     def add(self, message: Encoded) -> None:
         """A message was posted."""
-        for waiting in (self._crew, self._viewers):
-            waiting.append(message)
-            if len(waiting) > CHAT_WAITING_MAX:
-                del waiting[0]
         self.posted += 1
+        self._crew.append(message)
+        self._viewers.append(message)
+        if len(self._crew) > CHAT_WAITING_MAX:
+            del self._crew[0]
+        if len(self._viewers) > CHAT_WAITING_MAX:
+            del self._viewers[0]
+            self.overflowed += 1
 
     def remove(self, message: str) -> None:
         """A message is taken back: it is not shown if it still waits."""
@@ -55,6 +60,11 @@ class ChatLane:
         waiting = len(self._viewers)
         self._viewers = [one for one in self._viewers if one.event.data.get("id") != message]
         self.posted -= waiting - len(self._viewers)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many messages were shown, posted, and left out because too many waited."""
+        return self.shown, self.posted, self.overflowed
 
     @property
     def crew_waiting(self) -> bool:

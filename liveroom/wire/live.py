@@ -23,10 +23,10 @@ from liveroom.wire.fanout import Flush, Job, Tick
 from liveroom.wire.lanes import ChatLane, StateLane
 from liveroom.wire.outbox import AWAY, POSITION_LOST, Seat
 from liveroom.wire.ring import Encoded, Ring, fit
+from liveroom.wire.sampling import Sampling
 
 log = logging.getLogger("liveroom.hub")
 
-SAMPLED_EVERY_S: Final = 1.0
 FRAME_BYTES_MAX: Final = 64 * 1024
 CATCH_UP_MAX: Final = 50
 """How many logged events one frame of a catch-up holds at most."""
@@ -115,6 +115,7 @@ class LiveRoom:
         self._moving: dict[Seat, bool] = {}
         self._waiting: list[Encoded] = []
         self._chat = ChatLane()
+        self._sampling = Sampling(loop, self._chat, self._tell_sampled)
         self._state = StateLane()
         self._tick = Tick(tick_max_s)
         self._loop = loop
@@ -123,10 +124,9 @@ class LiveRoom:
         self._clock = clock
         self._flush: Flush | None = None
         self._began_s = 0.0
+        self._shown_s = float("-inf")
         self._wake: asyncio.TimerHandle | None = None
         self._wake_s = 0.0
-        self._sampled: asyncio.TimerHandle | None = None
-        self._told = (0, 0)
         self._cached: dict[tuple[str, Format], Fields] = {}
 
     @property
@@ -199,17 +199,21 @@ class LiveRoom:
         chat_s = self._chat.ready_in_s(self.picture.chat_per_s_max, now_s)
         if chat_s is not None:
             due.append(now_s + chat_s)
-        state_s = self._state.wait_s()
+        state_s = self._state_due_s()
         if state_s is not None:
-            due.append(self._tick.last_s + state_s)
+            due.append(state_s)
         return max(min(due), self._tick.ready_s) if due else None
+
+    def _state_due_s(self) -> float | None:
+        """When waiting state starts a flush of its own; None while none waits."""
+        wait_s = self._state.wait_s()
+        return None if wait_s is None else self._shown_s + wait_s
 
     def _start(self, now_s: float) -> None:
         """Fix what this beat carries and who gets it, and write the first slice."""
         logged = self._next_logged()
         crew, viewers = self._chat.take(self.picture.chat_per_s_max, now_s)
-        self._mark_before, self._mark = self._mark, self._state.mark
-        state = self._state.take()
+        state = self._next_state(now_s, has_company=bool(viewers or logged))
         for encoded in (*crew, *logged, *state):
             self._fold(encoded.event)
         self._cached.clear()
@@ -218,7 +222,7 @@ class LiveRoom:
             self.flushed = logged[-1].event.seq or self.flushed
         if crew:
             self._n_flushed = crew[-1].event.n or self._n_flushed
-        self._watch_sampling()
+        self._sampling.watch(has_budget=self.picture.chat_per_s_max > 0)
         self._beat += 1
         jobs = self._jobs((viewers + logged, crew + logged), state)
         self._began_s = now_s
@@ -243,6 +247,20 @@ class LiveRoom:
         count = fit(self._waiting, FRAME_BYTES_MAX)
         logged, self._waiting = self._waiting[:count], self._waiting[count:]
         return logged
+
+    def _next_state(self, now_s: float, *, has_company: bool) -> list[Encoded]:
+        """The state of this beat: none where viewers would get a frame for it before it is due.
+
+        A beat that shows chat to the crew alone is such a one, and comes as often as anybody
+        talks.
+        """
+        self._mark_before = self._mark
+        due_s = self._state_due_s()
+        if not has_company and (due_s is None or now_s < due_s):
+            return []
+        self._mark = self._state.mark
+        self._shown_s = now_s
+        return self._state.take()
 
     def _jobs(self, shown: tuple[list[Encoded], list[Encoded]], state: list[Encoded]) -> list[Job]:
         jobs: list[Job] = []
@@ -388,31 +406,17 @@ class LiveRoom:
 
     # --- sampling and the end
 
-    def _watch_sampling(self) -> None:
-        """Begin to count with the first tick that hides a message, not with those before it."""
-        if self._sampled is not None:
-            return
-        hides = self.picture.chat_per_s_max > 0  # else what is not shown yet will be
-        if hides and self._chat.posted - self._chat.shown > self._told[1] - self._told[0]:
-            self._sampled = self._loop.call_later(SAMPLED_EVERY_S, self._tell_sampling)
-        else:
-            self._told = (self._chat.shown, self._chat.posted)
-
-    def _tell_sampling(self) -> None:
-        self._sampled = None
-        shown, posted = self._chat.shown - self._told[0], self._chat.posted - self._told[1]
-        self._told = (self._chat.shown, self._chat.posted)
-        if shown < posted:
-            data = {"shown": shown, "posted": posted}
-            self._state.put(Encoded(Event("chat.sampled", data, self._now_ms())))
-            self.beat()
+    def _tell_sampled(self, shown: int, posted: int) -> None:
+        data = {"shown": shown, "posted": posted}
+        self._state.put(Encoded(Event("chat.sampled", data, self._now_ms())))
+        self.beat()
 
     def close(self) -> None:
         """End the beat; the seats are the hub's to close."""
         self.closed = True
-        for timer in (self._wake, self._sampled):
-            if timer is not None:
-                timer.cancel()
+        self._sampling.close()
+        if self._wake is not None:
+            self._wake.cancel()
 
 
 def _is_new(item: Encoded, seat: Seat) -> bool:
