@@ -296,6 +296,14 @@ def test_peers_get_the_same_fan_out(capfd):
     assert 0 < run["figures"]["liveroom_server_us"] <= run["figures"]["liveroom_us"]
 
 
+def test_a_peer_that_nobody_has_is_refused(capfd):
+    """An unknown name among known ones is bad usage, and nothing is measured."""
+    assert cli.main(["peers", "--only=floor", "--only=nonsuch", "--only=none"]) == 2
+    told = capfd.readouterr()
+    assert told.err.splitlines() == ["liveroom bench: --only: no such server: none, nonsuch"]
+    assert told.out == ""
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no way to choose cores")
 def test_what_is_measured_shares_no_core_with_its_load():
     """Of two cores or more, the server has some that the load has not; then all is as before."""

@@ -21,7 +21,7 @@ from bench.latency import Bins
 from bench.peers.load import work
 from bench.peers.servers import Load, Peer, peers, running
 from bench.report import Report
-from bench.target import Target
+from bench.target import Target, Unusable
 
 OURS: Final = Peer("liveroom", "liveroom, with its Valkey")
 SERVER: Final = Peer("liveroom_server", "liveroom, its server alone")
@@ -59,14 +59,13 @@ def run(
     """Every peer that is installed (or those in `only`), and liveroom, one after another.
 
     The floor comes first and last, and its CPU is the mean of both: a machine has better and
-    worse minutes, and everything is compared with it.
+    worse minutes, and everything is compared with it. A name in `only` that nobody has is
+    `Unusable`.
     """
     report = Comparison("peers", command, dict(vars(load)), {}, {}, Bins())
     with tempfile.TemporaryDirectory(prefix="liveroom-peers-") as folder, Cores() as cores:
         floor, *others = peers(load, Path(folder))
-        for peer in (floor, *others, OURS, floor):
-            if only and peer.name not in only:
-                continue
+        for peer in _named(only, [floor, *others, OURS, floor]):
             if peer.missing is not None:
                 note = f"{peer.title} is not installed: {peer.missing}"
                 if note not in report.notes:
@@ -91,6 +90,13 @@ def run(
         for name in report.titles:
             report.figures[f"{name}_x_floor"] = round(report.figures[f"{name}_us"] / floor_us, 2)
     return report
+
+
+def _named(only: tuple[str, ...], every: list[Peer]) -> list[Peer]:
+    """Those whose names are in `only`, or all of them where it is empty."""
+    if unknown := set(only) - {peer.name for peer in every}:
+        raise Unusable(f"--only: no such server: {', '.join(sorted(unknown))}")
+    return [peer for peer in every if not only or peer.name in only]
 
 
 def _one(peer: Peer, load: Load, console: Console, cores: Cores) -> Found:
