@@ -29,7 +29,6 @@ test: $(INSTALLED_DEV) ## run every test, the JavaScript ones first; ARGS go to 
 	@.ci/test-python $(ARGS)
 
 .PHONY: faults
-faults: export LIVEROOM_FAULT_S = 60
 faults: export LIVEROOM_FAULT_VIEWERS = 200
 faults: export LIVEROOM_FAULT_STUCK = 1000
 faults: export LIVEROOM_FAULT_POINTS = all
