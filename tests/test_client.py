@@ -11,7 +11,16 @@ from websockets.asyncio.server import serve
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
-from liveroom_client import ConnectionLost, Denied, Format, Invalid, Refused, RoomClosed, connect
+from liveroom_client import (
+    ConnectionLost,
+    Denied,
+    Format,
+    Invalid,
+    Refused,
+    RoomClosed,
+    connect,
+    features,
+)
 from liveroom_client.codec import encode
 from liveroom_client.reconnect import Backoff
 
@@ -289,6 +298,38 @@ def test_reactions_are_never_sent_twice(run):
             assert lost.value.retry
 
     run(story())
+
+
+def test_taps_are_summed(run, monkeypatch):
+    """Taps of a moment are one command, the next waits for its answer, the last go with the close."""
+    monkeypatch.setattr(features, "TAPS_SUMMED_S", 0.01)
+    seen, tapped = [], asyncio.Event()
+
+    async def talk(seat):
+        await seat.snapshot()
+        seen.extend([await seat.read(), await seat.read()])
+        await tapped.wait()
+        await seat.ok(seen[0])
+        await seat.refuse(seen[1], "bad_argument")
+        for _ in range(2):
+            seen.append(await seat.read())
+            await seat.ok(seen[-1])
+
+    async def story():
+        async with room_of(talk) as room, room:
+            for kind in ("heart", "star", "heart"):
+                room.reactions.tap(kind)
+            await until(lambda: len(seen) == 2)
+            for _ in range(150):
+                room.reactions.tap()
+            tapped.set()
+            await until(lambda: len(seen) == 3)
+            room.reactions.tap("star")
+
+    run(story())
+    assert {one["cmd"] for one in seen} == {"reaction.send"}
+    sums = [{"kind": "heart", "count": 2}, {"kind": "star", "count": 1}]
+    assert [one["data"] for one in seen] == [*sums, {"kind": "heart", "count": 100}, sums[1]]
 
 
 def test_an_order_is_tried_again_with_the_same_id(run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 
@@ -159,6 +160,20 @@ def test_the_address_says_what_brought_the_buyer(shop, open_page):
         sources = http.get("/v1/shops/lin/attribution").json()["sources"]
     told = {share["source"]["id"]: share["paid_minor"] for share in sources if "source" in share}
     assert told == {"n7": 32900}
+
+
+def test_hearts_tapped_fast_are_one_command(shop, open_page):
+    """Five taps are told as a sum, and all of them are counted."""
+    page, sent = open_page(), []
+    with page.expect_websocket() as found:
+        page.goto(f"{shop.url}/room/tonight")
+    line = found.value
+    line.on("framesent", lambda frame: sent.append(json.loads(frame)))
+    heart = page.get_by_role("button", name="Send hearts")
+    with line.expect_event("framereceived", lambda told: '"reactions":{"heart":5}' in told):
+        heart.evaluate("(button) => { for (let n = 0; n < 5; n++) button.click(); }")
+    told = [one["data"] for one in sent if one["cmd"] == "reaction.send"]
+    assert told == [{"kind": "heart", "count": 5}]
 
 
 def test_cart_holds_units_until_they_are_let_go(shop, open_page):

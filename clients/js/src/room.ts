@@ -6,6 +6,7 @@ import { ConnectionLost, Denied, type LiveroomError, RoomClosed, Unavailable } f
 import type { Field, Picture } from "./picture.ts";
 import { afterClose, closeName, waitMs } from "./reconnect.ts";
 import { repeatable, Session } from "./session.ts";
+import { Taps } from "./taps.ts";
 import type {
   CommandFrame,
   Commands,
@@ -54,6 +55,8 @@ interface OwnEvents {
   joined: "resumed" | "snapshot";
   /** A connection, or the try to make one, has ended. */
   lost: { code: number; reason: string };
+  /** So many of our own taps have been counted. */
+  tapped: { kind: string; count: number };
 }
 
 export class Room {
@@ -66,6 +69,10 @@ export class Room {
   readonly #session: Session;
   readonly #listeners = new Map<string, Set<Listener>>();
   readonly #waiting = new Map<number, Waiting>();
+  readonly #taps = new Taps(async (kind, count) => {
+    await this.send("reaction.send", { kind, count });
+    this.#emit("tapped", { kind, count });
+  });
   #socket: WebSocket | null = null;
   #joined = false;
   #failures = 0;
@@ -101,7 +108,7 @@ export class Room {
     return Date.now() + this.#session.timeOffsetMs;
   }
 
-  /** Listen to an event of the room, or to `status`, `changed`, `joined` or `lost`; returns the end of it. */
+  /** Listen to an event of the room, or to an own event (`status` …); returns the end of it. */
   on<Name extends EventName>(name: Name, listener: (event: RoomEvent<Name>) => void): () => void;
   on<Name extends keyof OwnEvents>(
     name: Name,
@@ -141,6 +148,11 @@ export class Room {
     });
   }
 
+  /** React once. The taps of a short while go out as one command; `tapped` tells when they count. */
+  tap(kind = "heart"): void {
+    this.#taps.add(kind);
+  }
+
   /** Take another token (or none) and join again, keeping the place in the log. */
   signIn(token: string | null): void {
     this.#token = token;
@@ -177,8 +189,9 @@ export class Room {
     if (this.#socket) this.#lost(this.#socket, 1006, "");
   }
 
-  /** Leave the room; what waits for an answer is rejected. */
+  /** Leave the room; the last taps go out still, and what waits for an answer is rejected. */
   close(): void {
+    void this.#taps.flush();
     this.#drop();
     this.#finish(new RoomClosed());
   }

@@ -115,6 +115,32 @@ test("an unanswered order goes out again on the next connection, a tap does not"
   await expect(placed).resolves.toMatchObject({ order: { id: "o1" } });
 });
 
+test("taps are summed, one command at a time, and the last go out with the close", async () => {
+  Socket.last.join();
+  const counted: object[] = [];
+  room.on("tapped", (told) => counted.push(told));
+  const taps = () =>
+    Socket.last.sent.filter((one) => one.cmd === "reaction.send").map((one) => one.data);
+  for (const kind of ["heart", "star", "heart"]) room.tap(kind);
+  expect(taps()).toEqual([]);
+  await vi.advanceTimersByTimeAsync(600);
+  const sums = [
+    { kind: "heart", count: 2 },
+    { kind: "star", count: 1 },
+  ];
+  expect(taps()).toEqual(sums);
+  for (let n = 0; n < 150; n++) room.tap();
+  await vi.advanceTimersByTimeAsync(600);
+  expect(taps()).toHaveLength(2);
+  Socket.last.say({ re: 2, ok: {} }, { re: 3, error: { code: "bad_argument", retry: false } });
+  await vi.advanceTimersByTimeAsync(600);
+  expect(taps()[2]).toEqual({ kind: "heart", count: 100 });
+  expect(counted).toEqual(sums.slice(0, 1));
+  room.tap("star");
+  room.close();
+  expect(taps()[3]).toEqual({ kind: "star", count: 1 });
+});
+
 test("a keyed command keeps its key on every try", async () => {
   Socket.last.join();
   const added = room.send("cart.add", { sku: "s1", qty: 1 });

@@ -7,6 +7,7 @@ refuse is raised as its error. What is not here goes through `room.command(...)`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
@@ -16,6 +17,10 @@ from liveroom_client.reconnect import Backoff
 from liveroom_client.session import new_id
 
 ORDER_TRIES_FOR_S: Final = 15.0
+TAPS_SUMMED_S: Final = 0.6
+TAPS_MAX: Final = 100
+"""What one command takes; of taps beyond, while it is waited for, nobody hears."""
+LAST_TAPS_WITHIN_S: Final = 1.0
 
 Thing = dict[str, Any]
 Send = Callable[..., Awaitable[Thing]]
@@ -41,11 +46,44 @@ class Messages(Feature):
 
 
 class Reactions(Feature):
-    """Hearts and the like; taps may be summed before they are sent."""
+    """Hearts and the like."""
+
+    def __init__(self, send: Send) -> None:
+        super().__init__(send)
+        self._taps: dict[str, int] = {}
+        self._telling: asyncio.Task[None] | None = None
 
     async def send(self, kind: str = "heart", count: int = 1) -> None:
         """Send `count` reactions of one kind. Never repeated when the connection breaks."""
         await self._send("reaction.send", kind=kind, count=count)
+
+    def tap(self, kind: str = "heart") -> None:
+        """React once, for a button that is tapped fast; waits for nothing and raises nothing.
+
+        The taps of 0.6 s go out as one command, the next ones once it is answered, at most 100
+        of a kind in each; the last ones go out as the room is closed.
+        """
+        self._taps[kind] = min(TAPS_MAX, self._taps.get(kind, 0) + 1)
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell())
+
+    async def finish(self) -> None:
+        """Send the last taps, which `Room.close` does; an answer is waited for a second."""
+        if self._telling is not None:
+            self._telling.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_TAPS_WITHIN_S):
+                await self._flush()
+
+    async def _tell(self) -> None:
+        while self._taps:
+            await asyncio.sleep(TAPS_SUMMED_S)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        taps, self._taps = self._taps, {}
+        # A tap that gets lost is no loss.
+        await asyncio.gather(*(self.send(*one) for one in taps.items()), return_exceptions=True)
 
 
 class Cart(Feature):

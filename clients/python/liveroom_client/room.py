@@ -120,7 +120,9 @@ class Room:
         return self
 
     async def close(self) -> None:
-        """Leave the room; commands without an answer are `ConnectionLost`."""
+        """Leave the room once the last taps are sent; what has no answer is `ConnectionLost`."""
+        if self.connected:
+            await self.reactions.finish()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -1,32 +1,23 @@
-/** The heart: a tap sends one, holding it sends many; taps are summed before they are sent. */
+/** The heart: a tap sends one, holding it sends many. */
 import { useEffect, useRef } from "preact/hooks";
 import { HeartMark } from "../parts/marks.tsx";
 import { t } from "../words/language.ts";
 import { hearts } from "./hearts.ts";
 import { show } from "./show.ts";
 
-const SUM_MS = 600;
 const REPEAT_MS = 140;
-const COUNT_MAX = 100;
 
 let fly: (count: number) => void = () => {};
-let taps = 0;
+/** Our own that are counted and not told yet: they flew when they were tapped. */
 let own = 0;
-let sending: ReturnType<typeof setTimeout> | undefined;
+
+show.room.on("tapped", ({ count }) => {
+  own += count;
+});
 
 function tap(): void {
   fly(1);
-  taps = Math.min(COUNT_MAX, taps + 1);
-  sending ??= setTimeout(() => {
-    sending = undefined;
-    const count = taps;
-    taps = 0;
-    own += count;
-    // A heart that gets lost is no loss, and nobody waits for it.
-    show.room.send("reaction.send", { kind: "heart", count }).catch(() => {
-      own -= count;
-    });
-  }, SUM_MS);
+  show.room.tap();
 }
 
 export function HeartButton() {
