@@ -9,6 +9,7 @@ import orjson
 import pytest
 from websockets.asyncio.server import serve
 from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Response
 
 from liveroom_client import (
@@ -296,6 +297,30 @@ def test_reactions_are_never_sent_twice(run):
             with pytest.raises(ConnectionLost) as lost:
                 await room.reactions.send("heart", 3)
             assert lost.value.retry
+
+    run(story())
+
+
+def test_a_close_that_is_given_up_leaves_nothing_behind(run):
+    """Whoever does not wait for the last taps is out of the room all the same."""
+
+    async def talk(seat):
+        await seat.snapshot()
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await seat.read()
+
+    async def story():
+        async with room_of(talk) as room:
+            await room.open()
+            room.reactions.tap()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await room.close()
+            assert not room.connected
+            await asyncio.sleep(0)
+            names = {task.get_name() for task in asyncio.all_tasks()}
+            assert not [name for name in names if name.startswith("liveroom ")]
 
     run(story())
 

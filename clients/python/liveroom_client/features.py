@@ -67,10 +67,12 @@ class Reactions(Feature):
         if self._telling is None or self._telling.done():
             self._telling = asyncio.create_task(self._tell())
 
-    async def finish(self) -> None:
+    async def finish(self, *, send: bool = True) -> None:
         """Send the last taps, which `Room.close` does; an answer is waited for a second."""
         if self._telling is not None:
             self._telling.cancel()
+        if not send:
+            self._taps.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_TAPS_WITHIN_S):
                 await self._flush()

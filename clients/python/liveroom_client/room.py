@@ -121,8 +121,12 @@ class Room:
 
     async def close(self) -> None:
         """Leave the room once the last taps are sent; what has no answer is `ConnectionLost`."""
-        if self.connected:
-            await self.reactions.finish()
+        try:
+            await self.reactions.finish(send=self.connected)
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
