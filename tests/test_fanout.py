@@ -198,6 +198,7 @@ def test_what_a_frame_of_state_has_no_room_for_waits():
         told += [one.event.data["sku"] for one in frame]
         later = {one.event.data["sku"] for _, one in lane.since(mark)}
         assert later == {f"sku-{number}" for number in range(1000)} - set(told)
+        assert lane.wait_s() == (0.0 if later else None), "the rest is late already"
     assert told == [f"sku-{number}" for number in range(1000)]
 
 

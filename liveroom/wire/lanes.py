@@ -153,6 +153,7 @@ class StateLane:
     def __init__(self) -> None:
         self._latest: OrderedDict[str, tuple[int, int, Encoded]] = OrderedDict()
         self._dirty: dict[str, Encoded] = {}
+        self._was_full = False
         self.mark = 0
 
     def put(self, state: Encoded) -> bool:
@@ -176,6 +177,8 @@ class StateLane:
         """How long after the last flush the waiting values may cause one; None: none wait."""
         if not self._dirty:
             return None
+        if self._was_full:  # with so much of it, to wait for each frame would be too long
+            return 0.0
         if all(state.event.name.endswith(".counted") for state in self._dirty.values()):
             return COUNTS_WAIT_S
         return STATE_WAIT_S
@@ -187,6 +190,7 @@ class StateLane:
         """
         dirty, self._dirty = self._dirty, {}
         count = fit(list(dirty.values()), STATE_FRAME_BYTES_MAX)
+        self._was_full = count < len(dirty)
         for key, state in islice(dirty.items(), count, None):
             self._change(key, int(state.event.data.get("v", -1)), state)
         return list(islice(dirty.values(), count))
