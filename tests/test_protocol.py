@@ -647,6 +647,29 @@ def test_who_reads_slowly_is_there():
         assert here.app.told == ["pause", "resume"]
 
 
+def test_who_reads_and_never_answers_is_gone():
+    """Whatever is sent to it meanwhile: only what stands before a ping is waited for."""
+    frame = codec.frame(b"x" * 400_000, Format.JSON)
+    with (
+        served(ws_ping_interval=0.3, ws_ping_timeout=0.3) as here,
+        Client(here.port, receive_bytes=64 * 1024) as ann,
+    ):
+        ann.open()
+        link = here.app.links[0]
+
+        def flood() -> None:
+            if not link.transport.is_closing():
+                if not link.paused:
+                    link.write_frame(frame)
+                here.loop.call_later(0.1, flood)
+
+        here.soon(flood)
+        ann.sock.settimeout(30)
+        while ann.sock.recv(64 * 1024):
+            pass
+        assert here.app.told[-1] == "lost"
+
+
 def test_who_waits_for_a_large_frame_shares_it():
     """What the kernel has not taken of it is no copy for each of those who wait."""
     frame = codec.frame(b"x" * 1_000_000, Format.JSON)

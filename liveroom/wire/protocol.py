@@ -71,6 +71,7 @@ class RoomSocket(asyncio.Protocol):
         "_door",
         "_frames",
         "_gone",
+        "_handed",
         "_leaving",
         "_loop",
         "_open",
@@ -121,7 +122,8 @@ class RoomSocket(asyncio.Protocol):
         self._open = False
         self._gone = False
         self._leaving = False
-        self._unanswered: int | None = None
+        self._unanswered: int | None = None  # bytes that stand before the last ping
+        self._handed = 0  # bytes that waited when its turn came last, and those since
         self._place = -1
         self._descriptor = direct.NOWHERE
         self._queued = True
@@ -199,6 +201,7 @@ class RoomSocket(asyncio.Protocol):
         if not taken and not self._queued:
             taken = max(0, direct.send(self._descriptor, data, size, direct.FLAGS))
         if taken < size:
+            self._handed += size - taken
             self._queue(waits=True)
             self.transport.write(memoryview(data)[taken:] if taken else data)
 
@@ -295,8 +298,6 @@ class RoomSocket(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The peer is slow: tell the owner, and read no more of it, its pong included."""
         self.paused = True
-        if self._unanswered is not None:
-            self._unanswered = self.buffered
         self._pace_reading()
         if self.owner is not None:
             self.owner.on_pause()
@@ -400,17 +401,19 @@ class RoomSocket(asyncio.Protocol):
     def on_beat(self) -> None:
         """Ping, or end where the last ping had no pong.
 
-        A ping stands behind what waits to be sent: while the peer takes of that, 16 KiB at
-        least in an interval, it is there, and its pong may still come.
+        A ping stands behind what waited before it, and a pong is not read while the peer is
+        slow: one that takes of what waits, 16 KiB at least in an interval, is there.
         """
-        before, waits = self._unanswered, self.buffered
-        if before is None:
+        waits = self.buffered
+        taken = self._handed - waits
+        if self._unanswered is None:
             self.write_frame(_PING)
             self._unanswered = waits
-        elif before and before - waits >= min(before, _TAKEN_LEAST):
-            self._unanswered = waits
+        elif (self._unanswered or self.paused) and taken >= min(self._handed, _TAKEN_LEAST):
+            self._unanswered = max(0, self._unanswered - taken)
         else:
             self.close(NO_PONG)
+        self._handed = self.buffered
 
     # --- the end of the server
 
