@@ -23,6 +23,7 @@ from liveroom.wire.lanes import (
     ChatLane,
     StateLane,
 )
+from liveroom.wire.live import FRAME_BYTES_MAX
 from liveroom.wire.outbox import (
     AWAY,
     FRAME_BYTES_USUAL,
@@ -751,6 +752,7 @@ def test_a_large_answer_is_no_licence_to_buffer(run):
 
 def test_one_large_event_is_no_slow_viewer(run):
     """A shelf of any size may wait, told to all or to one; beside it the limit is what it was."""
+    assert FRAME_BYTES_USUAL == FRAME_BYTES_MAX + CHAT_FRAME_BYTES_MAX + STATE_FRAME_BYTES_MAX
 
     async def story():
         large = b"x" * 3 * OUTBOX_BYTES_MAX

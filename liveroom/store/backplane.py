@@ -52,7 +52,7 @@ class Backplane:
         self._position = Script("room_position")
         self._positions = Script("room_positions")
         self._adopt = Script("room_adopt")
-        self._batcher: Batcher[tuple[str, Item], list[Event]] = Batcher(
+        self._events: Batcher[tuple[str, Item], list[Event]] = Batcher(
             self._publish_batch, size_max=BATCH_MAX, waiting_max=WAITING_MAX
         )
         self._chat: Batcher[tuple[str, Item], list[Event]] = Batcher(
@@ -145,7 +145,7 @@ class Backplane:
             Unavailable: `store_down`, or `overloaded` when too many wait.
         """
         is_chat = item.event.delivery is Delivery.CHAT
-        return await (self._chat if is_chat else self._batcher).submit((room, item))
+        return await (self._chat if is_chat else self._events).submit((room, item))
 
     async def direct(self, events: Iterable[Event]) -> None:
         """Send events with `to` to their members' connections, on whatever node."""
@@ -294,7 +294,7 @@ class Backplane:
     async def close(self) -> None:
         """Answer what was submitted, then end the listening. The clients stay the caller's."""
         await self._chat.close()
-        await self._batcher.close()
+        await self._events.close()
         await self._directs.close()
         await self._listener.close()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from liveroom.wire.ring import Encoded, fit
 
@@ -20,6 +20,14 @@ STATE_FRAME_BYTES_MAX: Final = 32 * 1024
 
 STATE_WAIT_S: Final = 0.2
 COUNTS_WAIT_S: Final = 0.8
+
+
+class Tally(NamedTuple):
+    """How many messages were posted, were shown to viewers, and left out as too many waited."""
+
+    posted: int
+    shown: int
+    overflowed: int
 
 
 class ChatLane:
@@ -62,9 +70,9 @@ class ChatLane:
         self.posted -= waiting - len(self._viewers)
 
     @property
-    def counts(self) -> tuple[int, int, int]:
-        """How many messages were shown, posted, and left out because too many waited."""
-        return self.shown, self.posted, self.overflowed
+    def tally(self) -> Tally:
+        """What has become of its messages so far."""
+        return Tally(self.posted, self.shown, self.overflowed)
 
     @property
     def crew_waiting(self) -> bool:

@@ -162,7 +162,8 @@ class Seat:
     def send_rest(self, frame: bytes, taken: int) -> None:
         """Send what the kernel has not taken of a flush's frame, of which it took so much."""
         self.link.write(frame, max(0, taken))
-        self._excuse(len(frame) - FRAME_BYTES_USUAL)
+        if len(frame) > FRAME_BYTES_USUAL:
+            self._excuse(len(frame) - FRAME_BYTES_USUAL)
 
     def send_frame(self, frame: bytes) -> None:
         """Send a frame that is this viewer's alone: a reply, a direct event, a catch-up.
@@ -174,7 +175,8 @@ class Seat:
         if self.closed:
             return
         self.link.write_frame(frame)
-        self._excuse(len(frame) - FRAME_BYTES_USUAL)
+        if len(frame) > FRAME_BYTES_USUAL:
+            self._excuse(len(frame) - FRAME_BYTES_USUAL)
         if self.link.buffered > self.outbox_bytes_max + self.excused_bytes:
             self.link.close(SLOW_CONSUMER)
 

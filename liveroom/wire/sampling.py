@@ -23,7 +23,7 @@ class Sampling:
         self._loop = loop
         self._chat = chat
         self._tell = tell
-        self._told = chat.counts
+        self._told = chat.tally
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, *, has_budget: bool) -> None:
@@ -33,17 +33,17 @@ class Sampling:
         """
         if self._timer is not None:
             return
-        (shown, posted, overflowed), told = self._chat.counts, self._told
-        hides = has_budget and posted - shown > told[1] - told[0]
-        if hides or overflowed > told[2]:
+        now, told = self._chat.tally, self._told
+        hides = has_budget and now.posted - now.shown > told.posted - told.shown
+        if hides or now.overflowed > told.overflowed:
             self._timer = self._loop.call_later(SAMPLED_EVERY_S, self._say)
         else:
-            self._told = self._chat.counts
+            self._told = now
 
     def _say(self) -> None:
         self._timer = None
-        told, self._told = self._told, self._chat.counts
-        shown, posted = self._told[0] - told[0], self._told[1] - told[1]
+        told, self._told = self._told, self._chat.tally
+        shown, posted = self._told.shown - told.shown, self._told.posted - told.posted
         if shown < posted:
             self._tell(shown, posted)
 
